@@ -1,0 +1,1 @@
+//! Kata 04, idempotency: charge once, whatever happens.

@@ -1,0 +1,3 @@
+//! The kata's command line.
+
+fn main() {}

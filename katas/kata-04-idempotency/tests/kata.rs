@@ -1,0 +1,3 @@
+//! The kata's tests.
+
+fn main() {}

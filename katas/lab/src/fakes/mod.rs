@@ -1,0 +1,1 @@
+//! Programmable fakes of the outside world.

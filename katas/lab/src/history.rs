@@ -1,0 +1,69 @@
+//! The history of one check: who did what, when. It is the evidence that a finding carries.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// One line of a history.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Event {
+    /// Time since the check began.
+    #[serde(serialize_with = "as_millis")]
+    pub at: Duration,
+    /// Who acted: `request 17`, `provider`, `lab`.
+    pub actor: String,
+    /// What happened, in one line.
+    pub what: String,
+}
+
+fn as_millis<S: serde::Serializer>(at: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64((at.as_secs_f64() * 10_000.0).round() / 10.0)
+}
+
+/// An append-only list of events, shared by everything that acts in a lab.
+///
+/// Cloning gives another handle to the same list.
+#[derive(Debug, Clone)]
+pub struct History {
+    began: Instant,
+    // A blocking mutex is right: it is held for one push or one clone, never across an await.
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl History {
+    /// An empty history whose clock starts now.
+    pub fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            events: Arc::default(),
+        }
+    }
+
+    /// Adds a line at the present time.
+    pub fn note(&self, actor: impl Into<String>, what: impl Into<String>) {
+        let event = Event {
+            at: self.began.elapsed(),
+            actor: actor.into(),
+            what: what.into(),
+        };
+        self.events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(event);
+    }
+
+    /// All events so far, in order.
+    pub fn events(&self) -> Vec<Event> {
+        self.events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}

@@ -1,0 +1,5 @@
+//! HTTP manners: errors as `application/problem+json`, request ids, a polite shutdown.
+
+mod problem;
+
+pub use problem::Problem;

@@ -1,0 +1,5 @@
+//! Plumbing that the katas teach and the projects run on.
+//!
+//! Each module is one concern, and says in its first lines what it promises.
+
+pub mod http;
