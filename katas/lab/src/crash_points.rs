@@ -1,0 +1,188 @@
+//! Crash-point enumeration: the same scene again and again, each time with the crash one step
+//! later, until the crash no longer happens before the answer.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{Mutex, PoisonError},
+};
+
+use crate::{
+    lab::Lab,
+    proxy::Point,
+    verdict::{Judged, Stop},
+};
+
+/// How many scenes are played side by side: each waits for a lease most of its time.
+const LANES: usize = 6;
+
+/// A program that makes more round trips than this for one request is in a loop of its own.
+const MOST_ROUND_TRIPS: usize = 200;
+
+/// Where the instance crashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrashPoint {
+    /// At a round trip to the database, counted from 1.
+    Database {
+        /// The round trip.
+        round_trip: usize,
+        /// Before it reached the server, or after the server has done it.
+        point: Point,
+    },
+    /// At its call to a fake.
+    Fake(FakePoint),
+}
+
+/// Where a call to a fake is when its caller crashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FakePoint {
+    /// It was received and will never be acted on.
+    NotActed,
+    /// It was acted on and not answered.
+    Acted,
+    /// It was not answered, and is acted on after the crash.
+    ActedLater,
+}
+
+impl FakePoint {
+    /// All three.
+    pub const ALL: [FakePoint; 3] = [FakePoint::NotActed, FakePoint::Acted, FakePoint::ActedLater];
+}
+
+impl fmt::Display for CrashPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CrashPoint::Database { round_trip, point: Point::Early } => {
+                write!(f, "before round trip {round_trip}")
+            }
+            CrashPoint::Database { round_trip, .. } => write!(f, "after round trip {round_trip}"),
+            CrashPoint::Fake(FakePoint::NotActed) => f.write_str("at a call that is never acted on"),
+            CrashPoint::Fake(FakePoint::Acted) => f.write_str("at a call that was acted on"),
+            CrashPoint::Fake(FakePoint::ActedLater) => {
+                f.write_str("at a call that is acted on after the crash")
+            }
+        }
+    }
+}
+
+/// Whether the crash of a scene happened before the answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crashed {
+    /// It did, and the rest of the scene was played.
+    Yes,
+    /// The answer came first: there is no such point.
+    No,
+}
+
+/// How many points there were. The numbers differ from run to run, since pools open connections
+/// when they like: they are shown and never compared.
+#[derive(Debug, Default)]
+struct Survey {
+    early: usize,
+    late: usize,
+    fakes: usize,
+}
+
+/// Which points are left to try.
+#[derive(Debug)]
+struct Agenda {
+    next: [usize; 2],
+    /// The first round trip that was not there, once one is known.
+    end: [usize; 2],
+    fakes: Vec<FakePoint>,
+    scene: usize,
+}
+
+const POINTS: [Point; 2] = [Point::Early, Point::Late];
+
+impl Agenda {
+    fn take(&mut self) -> Option<(usize, CrashPoint)> {
+        self.scene += 1;
+        if let Some(fake) = self.fakes.pop() {
+            return Some((self.scene, CrashPoint::Fake(fake)));
+        }
+        // Early and late in turn, so that a mistake at the first statements shows soon.
+        let open = |which: &usize| self.next[*which] < self.end[*which];
+        let which = (0..POINTS.len()).filter(open).min_by_key(|which| self.next[*which])?;
+        let round_trip = self.next[which];
+        self.next[which] += 1;
+        Some((self.scene, CrashPoint::Database { round_trip, point: POINTS[which] }))
+    }
+
+    fn cancel(&mut self) {
+        self.end = [0; 2];
+        self.fakes.clear();
+    }
+}
+
+/// Plays a scene at every crash point: at each round trip early and late, and at the call to a
+/// fake if the scene makes one. Returns how many points there were, as a note.
+///
+/// The scene gets a lab of its own with a fresh place, and says whether the crash happened.
+///
+/// # Errors
+/// What the first failing scene returned; [`Stop::Inconclusive`] if a crash that must happen never
+/// did.
+pub async fn at_every_crash_point<F, Fut>(lab: &Lab, scene: F) -> Judged<String>
+where
+    F: Fn(Lab, CrashPoint) -> Fut,
+    Fut: Future<Output = Judged<Crashed>>,
+{
+    let agenda = Mutex::new(Agenda {
+        next: [1; 2],
+        end: [MOST_ROUND_TRIPS; 2],
+        fakes: FakePoint::ALL.to_vec(),
+        scene: 0,
+    });
+    let survey = Mutex::new(Survey::default());
+    let lane = async || -> Judged {
+        loop {
+            let next = agenda.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some((number, point)) = next else {
+                return Ok(());
+            };
+            let stage = lab.scene(number).await?;
+            stage.note(format!("the crash will come {point}"));
+            let played = scene(stage.clone(), point).await;
+            if played.is_err() {
+                lab.adopt(&stage);
+            }
+            stage.close().await;
+            let mut survey = survey.lock().unwrap_or_else(PoisonError::into_inner);
+            match (played?, point) {
+                (Crashed::Yes, CrashPoint::Fake(_)) => survey.fakes += 1,
+                (Crashed::Yes, CrashPoint::Database { point: Point::Early, .. }) => survey.early += 1,
+                (Crashed::Yes, CrashPoint::Database { .. }) => survey.late += 1,
+                (Crashed::No, CrashPoint::Fake(_)) => {
+                    return Stop::inconclusive(format!("the crash {point} never happened"));
+                }
+                (Crashed::No, CrashPoint::Database { round_trip, point }) => {
+                    let which = POINTS.iter().position(|p| *p == point).unwrap_or_default();
+                    let mut agenda = agenda.lock().unwrap_or_else(PoisonError::into_inner);
+                    agenda.end[which] = agenda.end[which].min(round_trip);
+                }
+            }
+        }
+    };
+    // Every lane ends its own scene properly, so that nothing is left in the database; after a
+    // failure nobody begins another one.
+    let lanes = (0..LANES).map(|_| async {
+        let outcome = lane().await;
+        if outcome.is_err() {
+            agenda.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+        }
+        outcome
+    });
+    futures::future::join_all(lanes).await.into_iter().collect::<Judged<Vec<()>>>()?;
+    let agenda = agenda.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if agenda.end.contains(&MOST_ROUND_TRIPS) {
+        return Stop::inconclusive(format!(
+            "one request made more than {MOST_ROUND_TRIPS} round trips, so not every point was tried"
+        ));
+    }
+    let Survey { early, late, fakes } = survey.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(format!(
+        "{} crash points: {early} before and {late} after a round trip, {fakes} at a call",
+        early + late + fakes
+    ))
+}

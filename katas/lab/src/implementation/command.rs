@@ -1,0 +1,156 @@
+//! A command as an instance: any language, its own process group, killed with SIGKILL.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
+    time::Duration,
+};
+
+use rand::RngExt;
+use shared::services::guard::{Guarded, Program, Signal};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::{Health, Output, StartError};
+use crate::app::Env;
+
+/// How long a polite stop may take before it becomes a kill.
+const STOP: Duration = Duration::from_secs(10);
+
+/// How often another port is tried when somebody took ours in between.
+const PORTS_TRIED: usize = 3;
+
+/// A running command. Dropping it kills its process group.
+pub(crate) struct Command {
+    address: SocketAddr,
+    process: Guarded,
+}
+
+impl Command {
+    pub(crate) async fn start(
+        line: &str,
+        directory: &Path,
+        env: &Env,
+        timeout: Duration,
+        output: Output,
+    ) -> Result<Self, StartError> {
+        let mut tried = 1;
+        loop {
+            match Self::try_start(line, directory, env, timeout, &output).await {
+                Err(StartError::Ended(_)) if tried < PORTS_TRIED && port_was_taken(&output) => {
+                    tried += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_start(
+        line: &str,
+        directory: &Path,
+        env: &Env,
+        timeout: Duration,
+        output: &Output,
+    ) -> Result<Self, StartError> {
+        let port = free_port().map_err(|error| StartError::Ended(format!("no free port: {error}")))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut program = Program::shell(line).directory(directory).env("PORT", port.to_string());
+        for (name, value) in env.iter() {
+            program = program.env(name, value);
+        }
+        // A proxy variable of the learner's shell would send the program's calls somewhere else.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.to_ascii_lowercase().ends_with("_proxy") {
+                program = program.env_remove(name);
+            }
+        }
+        let mut process = program
+            .spawn()
+            .map_err(|error| StartError::Ended(format!("`{line}` cannot be run: {error}")))?;
+        if let Some(stdout) = process.take_stdout() {
+            drain(stdout, output.clone());
+        }
+        if let Some(stderr) = process.take_stderr() {
+            drain(stderr, output.clone());
+        }
+
+        let health = Health::new(address);
+        tokio::select! {
+            biased;
+            status = process.wait() => {
+                let status = status.map(|status| status.to_string()).unwrap_or_else(|e| e.to_string());
+                Err(StartError::Ended(format!("`{line}` ended before it was healthy ({status})")))
+            }
+            healthy = health.wait(timeout) => match healthy {
+                Ok(()) => Ok(Self { address, process }),
+                Err(last) => Err(StartError::NeverHealthy(format!(
+                    "`{line}` did not answer GET /health with 200 within {} s; last: {last}",
+                    timeout.as_secs(),
+                ))),
+            },
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) async fn crash(mut self) {
+        let _ = self.process.signal_group(Signal::KILL);
+        let _ = self.process.wait().await;
+    }
+
+    pub(crate) async fn stop(mut self) {
+        let _ = self.process.signal_group(Signal::TERM);
+        if tokio::time::timeout(STOP, self.process.wait()).await.is_err() {
+            self.crash().await;
+        }
+    }
+}
+
+/// Reads a stream to its end, so that the program never blocks on a full pipe.
+fn drain(mut stream: impl AsyncRead + Send + Unpin + 'static, output: Output) {
+    // In pieces of a fixed size and as bytes: neither a line without an end nor garbage may fill
+    // the memory or stop the draining.
+    let mut piece = vec![0; 8 * 1024];
+    let mut line = Vec::new();
+    tokio::spawn(async move {
+        while let Ok(read @ 1..) = stream.read(&mut piece).await {
+            for part in piece[..read].split_inclusive(|byte| *byte == b'\n') {
+                line.extend_from_slice(&part[..part.len().min(piece.len() - line.len())]);
+                if part.ends_with(b"\n") || line.len() == piece.len() {
+                    output.push(&String::from_utf8_lossy(&line));
+                    line.clear();
+                }
+            }
+        }
+        if !line.is_empty() {
+            output.push(&String::from_utf8_lossy(&line));
+        }
+    });
+}
+
+/// A port below the range from which the system gives ports to outgoing connections: one that
+/// `bind(0)` chooses could be given away again before the program binds it.
+fn free_port() -> std::io::Result<u16> {
+    const FIRST: u16 = 20_000;
+    const LAST: u16 = 31_999;
+    let mut last = None;
+    for _ in 0..100 {
+        let port = rand::rng().random_range(FIRST..=LAST);
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(_) => return Ok(port),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| std::io::Error::other("every port was taken")))
+}
+
+/// Whether the program's last words say that its port was taken.
+fn port_was_taken(output: &Output) -> bool {
+    let said = ["eaddrinuse", "address already in use", "address in use", "bindexception"];
+    output.lines().iter().any(|line| {
+        let line = line.to_ascii_lowercase();
+        said.iter().any(|words| line.contains(words))
+    })
+}

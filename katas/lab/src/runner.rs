@@ -1,0 +1,229 @@
+//! Running checks: many labs side by side, a verdict for each.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt, stream};
+use tokio::sync::{RwLock, Semaphore};
+
+use crate::{
+    grounds::Grounds,
+    history::History,
+    implementation::{Implementation, StartError},
+    kata::{Check, Given, Kata},
+    lab::{Lab, Plan},
+    place::Place,
+    verdict::{Finding, Judged, Stop, Verdict},
+};
+
+/// The last resort against a check that hangs; it never makes a `Failed`.
+const CHECK_DEADLINE: Duration = Duration::from_secs(400);
+
+/// How many in-process labs run at once: they wait most of their time.
+const LABS: usize = 24;
+
+/// How many labs with programs run at once: starting an interpreter is computing, not waiting.
+const PROGRAM_LABS: usize = 8;
+
+/// One run of the tool over one kata: its services, its seed, its limits.
+pub struct Session {
+    kata: Arc<Kata>,
+    grounds: Arc<Grounds>,
+    seed: u64,
+    start_timeout: Duration,
+    labs: Semaphore,
+    program_labs: Semaphore,
+    // Checks that measure take it for writing, all others for reading.
+    quiet: RwLock<()>,
+    standing: Option<Arc<Place>>,
+}
+
+/// The verdict of one check on one implementation.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The step that the check belongs to, from 1.
+    pub step: usize,
+    /// The check.
+    pub check: Check,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Session {
+    /// A session on these grounds.
+    pub fn new(kata: Arc<Kata>, grounds: Arc<Grounds>, seed: u64, start_timeout: Duration) -> Self {
+        Self {
+            kata,
+            grounds,
+            seed,
+            start_timeout,
+            labs: Semaphore::new(LABS),
+            program_labs: Semaphore::new(PROGRAM_LABS),
+            quiet: RwLock::default(),
+            standing: None,
+        }
+    }
+
+    /// The same, for a program that somebody else runs in this place: one check at a time.
+    pub(crate) fn in_place(self, place: Arc<Place>) -> Self {
+        Self {
+            labs: Semaphore::new(1),
+            program_labs: Semaphore::new(1),
+            standing: Some(place),
+            ..self
+        }
+    }
+
+    /// The kata.
+    pub fn kata(&self) -> &Kata {
+        &self.kata
+    }
+
+    /// The seed of this run.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The services of this run.
+    pub fn grounds(&self) -> &Arc<Grounds> {
+        &self.grounds
+    }
+
+    /// Sets up a lab for an implementation.
+    ///
+    /// # Errors
+    /// [`Stop::Inconclusive`] if the services do not play along.
+    pub async fn lab(&self, implementation: &Implementation, purpose: &str) -> Judged<Lab> {
+        let plan = self.plan(implementation, purpose);
+        match &self.standing {
+            Some(place) => Ok(Lab::on(place.clone(), plan, History::new())),
+            None => Lab::open(&self.grounds, plan).await,
+        }
+    }
+
+    fn plan(&self, implementation: &Implementation, purpose: &str) -> Plan {
+        Plan {
+            implementation: implementation.clone(),
+            given: Given::clone(&self.kata.given),
+            check: purpose.to_owned(),
+            seed: self.seed,
+            start_timeout: self.start_timeout,
+        }
+    }
+
+    /// Starts the implementation once, so that what cannot start is said once, and not by every
+    /// check.
+    ///
+    /// # Errors
+    /// Why it did not come up.
+    pub async fn preflight(&self, implementation: &Implementation) -> Result<(), Preflight> {
+        let lab = self.lab(implementation, "preflight").await.map_err(|stop| Preflight {
+            why: match *stop {
+                Stop::Inconclusive(why) | Stop::NotRun(why) => StartError::Ended(why),
+                Stop::NotStarted(what) => StartError::NotStarted(what),
+                Stop::Failed { saw, .. } => StartError::Ended(saw),
+            },
+            output: Vec::new(),
+        })?;
+        let started = lab.try_start_for_preflight().await;
+        lab.close().await;
+        started.map_err(|(why, output)| Preflight { why, output })
+    }
+
+    /// Judges an implementation by the checks given; the outcomes come in the order of the checks.
+    pub fn judge<'a>(
+        &'a self,
+        implementation: &'a Implementation,
+        checks: Vec<(usize, Check)>,
+    ) -> impl Stream<Item = Outcome> + 'a {
+        let slots = checks.len().max(1);
+        stream::iter(checks)
+            .map(move |(step, check)| self.check(implementation, step, check))
+            .buffered(slots)
+    }
+
+    /// Judges an implementation by one check.
+    pub async fn check(&self, implementation: &Implementation, step: usize, check: Check) -> Outcome {
+        let labs = match implementation {
+            Implementation::InProcess { .. } => &self.labs,
+            _ => &self.program_labs,
+        };
+        let _slot = labs.acquire().await;
+        let began;
+        let verdict = if check.alone {
+            let _alone = self.quiet.write().await;
+            began = Instant::now();
+            self.verdict(implementation, &check).await
+        } else {
+            let _beside_others = self.quiet.read().await;
+            began = Instant::now();
+            self.verdict(implementation, &check).await
+        };
+        Outcome {
+            step,
+            check,
+            verdict,
+            took: began.elapsed(),
+        }
+    }
+
+    async fn verdict(&self, implementation: &Implementation, check: &Check) -> Verdict {
+        let lab = match self.lab(implementation, check.name).await {
+            Ok(lab) => lab,
+            Err(stop) => return without_lab(*stop),
+        };
+        // On a task of its own, so that a mistake of the check's own (a panic) is contained.
+        let running = tokio::spawn(check.run(lab.clone()));
+        let abort = running.abort_handle();
+        let verdict = match tokio::time::timeout(CHECK_DEADLINE, running).await {
+            Ok(Ok(Ok(note))) => Verdict::Passed(note),
+            Ok(Ok(Err(stop))) => with_lab(*stop, &lab),
+            Ok(Err(error)) => Verdict::Inconclusive(format!("the check itself failed: {error}")),
+            Err(_) => {
+                abort.abort();
+                let limit = CHECK_DEADLINE.as_secs();
+                Verdict::Inconclusive(format!("the check was not done after {limit} s"))
+            }
+        };
+        lab.close().await;
+        verdict
+    }
+}
+
+/// An implementation that does not come up.
+#[derive(Debug)]
+pub struct Preflight {
+    /// Why.
+    pub why: StartError,
+    /// The last lines that it wrote.
+    pub output: Vec<String>,
+}
+
+fn without_lab(stop: Stop) -> Verdict {
+    match stop {
+        Stop::NotStarted(what) => Verdict::NotStarted(what),
+        Stop::NotRun(why) => Verdict::NotRun(why),
+        Stop::Inconclusive(why) | Stop::Failed { saw: why, .. } => Verdict::Inconclusive(why),
+    }
+}
+
+fn with_lab(stop: Stop, lab: &Lab) -> Verdict {
+    match stop {
+        Stop::Failed { did, expected, saw } => {
+            let (history, output) = lab.evidence();
+            Verdict::Failed(Box::new(Finding {
+                did,
+                expected,
+                saw,
+                settings: lab.settings(),
+                history: history.events(),
+                output,
+            }))
+        }
+        other => without_lab(other),
+    }
+}
