@@ -22,7 +22,8 @@ pub enum Fate {
     Running,
     /// A trap has caught it.
     Held,
-    /// The service's answer was sent, with this status.
+    /// The service's answer was handed to the connection, with this status. Whether it was heard
+    /// is something that no server knows.
     Answered(StatusCode),
     /// It was refused with this status.
     Refused(StatusCode),
@@ -134,7 +135,7 @@ impl Call {
     /// Marks it as caught by a trap.
     pub(super) fn hold(&self) {
         self.change(|state| {
-            if self.become_(state, Fate::Held) {
+            if self.step(state, Fate::Held) {
                 self.note(": held");
             }
         });
@@ -174,7 +175,7 @@ impl Call {
                 }
             };
             state.reply = Some(reply);
-            if self.become_(state, fate) {
+            if self.step(state, fate) {
                 note.iter().for_each(|note| self.note(note));
             } else if state.acted.is_some() {
                 self.note(": answer lost, the caller had hung up");
@@ -185,7 +186,7 @@ impl Call {
     /// The caller has gone. If it was told, or is being told, that changes nothing.
     pub(super) fn hang_up(&self) {
         self.change(|state| {
-            if self.become_(state, Fate::HungUp) {
+            if self.step(state, Fate::HungUp) {
                 self.note(": the caller hung up");
             }
         });
@@ -234,7 +235,8 @@ impl Call {
             .clone()
     }
 
-    fn become_(&self, state: &mut State, next: Fate) -> bool {
+    /// Goes on to `next` if that is a legal step; says whether it was.
+    fn step(&self, state: &mut State, next: Fate) -> bool {
         let legal = state.fate.may_become(next);
         if legal {
             state.fate = next;

@@ -144,7 +144,7 @@ impl Fake {
     pub fn reset(&self) {
         let mut board = self.shared.board();
         board.calls.clear();
-        board.sky = Sky::default();
+        board.sky = Sky::new(Weather::Fine);
         let let_go: (Vec<Snare>, HashMap<u64, Caught>) = (
             std::mem::take(&mut board.snares),
             std::mem::take(&mut board.delayed),
@@ -190,7 +190,7 @@ impl Board {
             last_call: 0,
             snares: Vec::new(),
             last_snare: 0,
-            sky: Sky::default(),
+            sky: Sky::new(Weather::Fine),
             delayed: HashMap::new(),
         }
     }

@@ -227,6 +227,46 @@ async fn a_broken_connection_is_reset_without_a_byte_sent() {
 }
 
 #[tokio::test]
+async fn a_reused_connection_is_broken_and_missed_like_a_new_one() {
+    let provider = open();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = || {
+        let request = client.post(format!("{}/charges", provider.url()));
+        tokio::spawn(request.json(&order("pay-1")).send())
+    };
+    hear(ask()).await;
+    provider.set_weather(Weather::Break);
+    hear_nothing(ask()).await;
+    assert_eq!(provider.calls().len(), 2);
+
+    provider.set_weather(Weather::Fine);
+    hear(ask()).await;
+    let trap = provider.trap_next();
+    let sending = ask();
+    let caught = within(trap.caught()).await;
+    sending.abort();
+    within(caught.closed()).await;
+}
+
+#[tokio::test]
+async fn garbage_and_half_a_request_are_no_calls_and_do_no_harm() {
+    let provider = open();
+    let address = provider.url().replace("http://", "");
+    for sent in [
+        "garbage\r\n\r\n",
+        "POST /charges HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n{\"amount",
+    ] {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        // Its end is the sign that the fake has dealt with it.
+        let _ = within(stream.read_to_end(&mut Vec::new())).await;
+    }
+    let (status, _) = hear(send(&provider, "k-1", order("pay-1"))).await;
+    assert_eq!((status, provider.calls().len()), (StatusCode::CREATED, 1));
+}
+
+#[tokio::test]
 async fn a_refused_call_has_no_effect_and_says_when_to_come_back() {
     let provider = open();
     let trap = provider.trap_payment("pay-1");

@@ -80,8 +80,8 @@ impl Drop for Trap {
 /// A call that a trap holds. Its caller waits, and so does the service.
 ///
 /// Dropping it answers it, as the service would have done without a trap, *also if the caller
-/// has hung up*: a real service does not notice that either. To undo nothing and do nothing, use
-/// [`Caught::break_connection`].
+/// has hung up*: a real service does not notice that either. To leave it undone for good,
+/// use [`Caught::break_connection`].
 #[must_use = "dropping a caught call answers it"]
 pub struct Caught {
     call: Arc<Call>,

@@ -38,35 +38,35 @@ pub(super) enum Course {
 }
 
 /// The weather in force, with the dice that its delays are thrown with.
-#[derive(Default)]
 pub(super) struct Sky {
     weather: Weather,
-    dice: Option<StdRng>,
+    dice: StdRng,
 }
 
 impl Sky {
     pub(super) fn new(weather: Weather) -> Self {
-        let dice = match weather {
-            Weather::Delay { seed, .. } => Some(StdRng::seed_from_u64(seed)),
-            _ => None,
+        let seed = match weather {
+            Weather::Delay { seed, .. } => seed,
+            // Never thrown.
+            _ => 0,
         };
+        let dice = StdRng::seed_from_u64(seed);
         Self { weather, dice }
     }
 
     pub(super) fn next(&mut self) -> Course {
-        match (&self.weather, &mut self.dice) {
-            (Weather::Fine, _) => Course::Answer,
-            (Weather::Refuse(status), _) => Course::Refuse(*status),
-            (Weather::Break, _) => Course::Break,
-            (Weather::ActThenBreak, _) => Course::ActThenBreak,
-            (Weather::Delay { at_least, .. }, None) => Course::Wait(*at_least),
-            // `max`: an upside-down range would panic in the dice.
-            (
-                Weather::Delay {
-                    at_least, at_most, ..
-                },
-                Some(dice),
-            ) => Course::Wait(dice.random_range(*at_least..=*at_most.max(at_least))),
+        match self.weather {
+            Weather::Fine => Course::Answer,
+            Weather::Refuse(status) => Course::Refuse(status),
+            Weather::Break => Course::Break,
+            Weather::ActThenBreak => Course::ActThenBreak,
+            Weather::Delay {
+                at_least, at_most, ..
+            } => {
+                // `max`: an upside-down range would panic in the dice.
+                let range = at_least..=at_most.max(at_least);
+                Course::Wait(self.dice.random_range(range))
+            }
         }
     }
 }
