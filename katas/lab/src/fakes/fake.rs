@@ -46,7 +46,7 @@ pub trait Service: Send + Sync + 'static {
 pub struct Fake {
     shared: Arc<Shared>,
     address: SocketAddr,
-    server: AbortHandle,
+    pub(super) server: AbortHandle,
 }
 
 impl Fake {
