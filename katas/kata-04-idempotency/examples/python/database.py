@@ -54,9 +54,16 @@ def _take() -> psycopg.Connection:
         try:
             connection = _idle.get_nowait()
         except queue.Empty:
-            # Prepared statements would cost a second round trip and save little here.
             return psycopg.connect(
-                _url, autocommit=True, prepare_threshold=None, connect_timeout=5
+                _url,
+                autocommit=True,
+                prepare_threshold=None,  # preparing costs a round trip and saves little here
+                connect_timeout=5,
+                # A server that vanished without a word is noticed in seconds, not in hours.
+                keepalives_idle=5,
+                keepalives_interval=2,
+                keepalives_count=3,
+                tcp_user_timeout=10_000,
             )
         # The server says nothing unless asked. If there is something to read on an idle
         # connection, it is the end of it: found without a round trip, and without sacrificing
