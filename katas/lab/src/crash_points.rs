@@ -17,7 +17,7 @@ use crate::{
 const LANES: usize = 6;
 
 /// A program that makes more round trips than this for one request is in a loop of its own.
-const MOST_ROUND_TRIPS: usize = 200;
+const MOST_ROUND_TRIPS: u64 = 200;
 
 /// Where the instance crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum CrashPoint {
     /// At a round trip to the database, counted from 1.
     Database {
         /// The round trip.
-        round_trip: usize,
+        round_trip: u64,
         /// Before it reached the server, or after the server has done it.
         point: Point,
     },
@@ -52,11 +52,16 @@ impl FakePoint {
 impl fmt::Display for CrashPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CrashPoint::Database { round_trip, point: Point::Early } => {
+            CrashPoint::Database {
+                round_trip,
+                point: Point::Early,
+            } => {
                 write!(f, "before round trip {round_trip}")
             }
             CrashPoint::Database { round_trip, .. } => write!(f, "after round trip {round_trip}"),
-            CrashPoint::Fake(FakePoint::NotActed) => f.write_str("at a call that is never acted on"),
+            CrashPoint::Fake(FakePoint::NotActed) => {
+                f.write_str("at a call that is never acted on")
+            }
             CrashPoint::Fake(FakePoint::Acted) => f.write_str("at a call that was acted on"),
             CrashPoint::Fake(FakePoint::ActedLater) => {
                 f.write_str("at a call that is acted on after the crash")
@@ -86,9 +91,9 @@ struct Survey {
 /// Which points are left to try.
 #[derive(Debug)]
 struct Agenda {
-    next: [usize; 2],
+    next: [u64; 2],
     /// The first round trip that was not there, once one is known.
-    end: [usize; 2],
+    end: [u64; 2],
     fakes: Vec<FakePoint>,
     scene: usize,
 }
@@ -103,10 +108,18 @@ impl Agenda {
         }
         // Early and late in turn, so that a mistake at the first statements shows soon.
         let open = |which: &usize| self.next[*which] < self.end[*which];
-        let which = (0..POINTS.len()).filter(open).min_by_key(|which| self.next[*which])?;
+        let which = (0..POINTS.len())
+            .filter(open)
+            .min_by_key(|which| self.next[*which])?;
         let round_trip = self.next[which];
         self.next[which] += 1;
-        Some((self.scene, CrashPoint::Database { round_trip, point: POINTS[which] }))
+        Some((
+            self.scene,
+            CrashPoint::Database {
+                round_trip,
+                point: POINTS[which],
+            },
+        ))
     }
 
     fn cancel(&mut self) {
@@ -151,7 +164,13 @@ where
             let mut survey = survey.lock().unwrap_or_else(PoisonError::into_inner);
             match (played?, point) {
                 (Crashed::Yes, CrashPoint::Fake(_)) => survey.fakes += 1,
-                (Crashed::Yes, CrashPoint::Database { point: Point::Early, .. }) => survey.early += 1,
+                (
+                    Crashed::Yes,
+                    CrashPoint::Database {
+                        point: Point::Early,
+                        ..
+                    },
+                ) => survey.early += 1,
                 (Crashed::Yes, CrashPoint::Database { .. }) => survey.late += 1,
                 (Crashed::No, CrashPoint::Fake(_)) => {
                     return Stop::inconclusive(format!("the crash {point} never happened"));
@@ -169,11 +188,17 @@ where
     let lanes = (0..LANES).map(|_| async {
         let outcome = lane().await;
         if outcome.is_err() {
-            agenda.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+            agenda
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .cancel();
         }
         outcome
     });
-    futures::future::join_all(lanes).await.into_iter().collect::<Judged<Vec<()>>>()?;
+    futures::future::join_all(lanes)
+        .await
+        .into_iter()
+        .collect::<Judged<Vec<()>>>()?;
     let agenda = agenda.into_inner().unwrap_or_else(PoisonError::into_inner);
     if agenda.end.contains(&MOST_ROUND_TRIPS) {
         return Stop::inconclusive(format!(

@@ -29,7 +29,11 @@ impl Stage {
     /// # Panics
     /// If the kata's map has no such variant.
     pub fn variant(&self, id: &str) -> Implementation {
-        let variant = self.session.kata().variant(id).expect("the map names the variant");
+        let variant = self
+            .session
+            .kata()
+            .variant(id)
+            .expect("the map names the variant");
         Implementation::in_process(variant)
     }
 }

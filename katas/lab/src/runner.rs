@@ -121,14 +121,17 @@ impl Session {
     /// # Errors
     /// Why it did not come up.
     pub async fn preflight(&self, implementation: &Implementation) -> Result<(), Preflight> {
-        let lab = self.lab(implementation, "preflight").await.map_err(|stop| Preflight {
-            why: match *stop {
-                Stop::Inconclusive(why) | Stop::NotRun(why) => StartError::Ended(why),
-                Stop::NotStarted(what) => StartError::NotStarted(what),
-                Stop::Failed { saw, .. } => StartError::Ended(saw),
-            },
-            output: Vec::new(),
-        })?;
+        let lab = self
+            .lab(implementation, "preflight")
+            .await
+            .map_err(|stop| Preflight {
+                why: match *stop {
+                    Stop::Inconclusive(why) | Stop::NotRun(why) => StartError::Ended(why),
+                    Stop::NotStarted(what) => StartError::NotStarted(what),
+                    Stop::Failed { saw, .. } => StartError::Ended(saw),
+                },
+                output: Vec::new(),
+            })?;
         let started = lab.try_start_for_preflight().await;
         lab.close().await;
         started.map_err(|(why, output)| Preflight { why, output })
@@ -147,7 +150,12 @@ impl Session {
     }
 
     /// Judges an implementation by one check.
-    pub async fn check(&self, implementation: &Implementation, step: usize, check: Check) -> Outcome {
+    pub async fn check(
+        &self,
+        implementation: &Implementation,
+        step: usize,
+        check: Check,
+    ) -> Outcome {
         let labs = match implementation {
             Implementation::InProcess { .. } => &self.labs,
             _ => &self.program_labs,

@@ -7,6 +7,7 @@ use kata_lab::{
     CrashPoint, Crashed, FakePoint, Instance, Judged, Lab, Pending, Promise, Reply,
     at_every_crash_point,
     fakes::{Caught, Trap},
+    proxy::RoundTrip,
 };
 
 use super::{
@@ -60,7 +61,7 @@ pub(super) async fn crash(
 ) -> Judged<Crashed> {
     match point {
         CrashPoint::Database { round_trip, point } => {
-            let trap = program.front().arm(round_trip, point);
+            let trap = program.front().arm(RoundTrip(round_trip), point);
             let mut pending = request();
             let sprung = tokio::select! {
                 biased;

@@ -172,7 +172,11 @@ impl Health {
         match asked.send().await {
             Ok(reply) if reply.status() == http::StatusCode::OK => Ok(()),
             Ok(reply) => Err(format!("GET {} answered {}", self.url, reply.status())),
-            Err(error) => Err(format!("GET {}: {}", self.url, crate::client::root_cause(&error))),
+            Err(error) => Err(format!(
+                "GET {}: {}",
+                self.url,
+                crate::client::root_cause(&error)
+            )),
         }
     }
 
