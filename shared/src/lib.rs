@@ -3,3 +3,4 @@
 //! Each module is one concern, and says in its first lines what it promises.
 
 pub mod http;
+pub mod services;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use crate::{
+    history::History,
     instance::Instance,
     verdict::{Judged, Promise, Stop},
 };
@@ -47,6 +48,7 @@ pub struct Request {
     headers: HeaderMap,
     body: Vec<u8>,
     shown: Option<String>,
+    quiet: bool,
 }
 
 /// An answer, read to its end.
@@ -80,6 +82,7 @@ impl Request {
             headers: HeaderMap::new(),
             body: Vec::new(),
             shown: None,
+            quiet: false,
         }
     }
 
@@ -130,12 +133,22 @@ impl Request {
         self
     }
 
+    /// Leaves it out of the history: it is a witness and no part of the story.
+    #[must_use]
+    pub fn quietly(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
     /// Sends it, and takes whatever comes, silence included.
     ///
     /// # Errors
     /// [`Stop::NotStarted`] on a 501.
-    pub async fn attempt(self) -> Judged<Result<Reply, NoAnswer>> {
-        let history = self.instance.history().clone();
+    pub async fn attempt(self) -> Attempt {
+        let history = match self.quiet {
+            true => History::new(),
+            false => self.instance.history().clone(),
+        };
         let shown = self.shown.as_deref().map(|shown| format!("  {shown}"));
         history.note(
             &self.actor,
@@ -189,49 +202,52 @@ impl Request {
 
     /// Sends it on a task of its own; dropping the handle hangs up.
     pub fn spawn(self) -> Pending {
-        Pending(tokio::spawn(self.attempt()))
+        Pending {
+            task: tokio::spawn(self.attempt()),
+            outcome: None,
+        }
     }
 }
+
+/// What comes of a request: an answer or none, unless the check ends here.
+type Attempt = Judged<Result<Reply, NoAnswer>>;
 
 /// A request that is under way. Dropping it hangs up: the connection closes, as when a client
 /// loses patience.
 #[derive(Debug)]
-pub struct Pending(JoinHandle<Judged<Result<Reply, NoAnswer>>>);
+pub struct Pending {
+    task: JoinHandle<Attempt>,
+    /// What came of it, once it was asked for: it may be asked for again.
+    outcome: Option<Attempt>,
+}
 
 impl Pending {
-    /// Waits for what comes.
+    /// Waits for what comes. Cancel safe, and may be called again.
     ///
     /// # Errors
     /// [`Stop::NotStarted`] on a 501.
-    pub async fn attempted(&mut self) -> Judged<Result<Reply, NoAnswer>> {
-        match (&mut self.0).await {
-            Ok(answer) => answer,
-            Err(error) => Stop::inconclusive(format!("the lab's request ended: {error}")),
+    pub async fn attempted(&mut self) -> Attempt {
+        if self.outcome.is_none() {
+            self.outcome = Some(match (&mut self.task).await {
+                Ok(attempt) => attempt,
+                Err(error) => Stop::inconclusive(format!("the lab's request ended: {error}")),
+            });
         }
-    }
-
-    /// Waits for an answer and insists on it.
-    ///
-    /// # Errors
-    /// [`Stop::NotStarted`] on a 501, [`Stop::Failed`] if none comes.
-    pub async fn reply(&mut self) -> Judged<Reply> {
-        match self.attempted().await? {
-            Ok(reply) => Ok(reply),
-            Err(silence) => {
-                Promise::new("sent a request", "an answer").broken(silence.to_string())
-            }
-        }
+        self.outcome.clone().unwrap_or_else(|| Stop::inconclusive("no outcome"))
     }
 
     /// Whether the answer, or the end of the connection, is there.
     pub fn is_answered(&self) -> bool {
-        self.0.is_finished()
+        self.outcome.is_some() || self.task.is_finished()
     }
+
+    /// Hangs up.
+    pub fn hang_up(self) {}
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 

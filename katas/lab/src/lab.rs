@@ -136,6 +136,12 @@ impl Lab {
         }
     }
 
+    /// Whether the lab starts, crashes and restarts instances here, or somebody else runs the one
+    /// there is.
+    pub fn can_start_instances(&self) -> bool {
+        self.0.plan.implementation.is_ours()
+    }
+
     /// Starts an instance named `program` and waits until it is healthy.
     ///
     /// # Errors

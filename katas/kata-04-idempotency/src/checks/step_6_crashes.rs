@@ -1,0 +1,337 @@
+//! Step 6: crashes, leases, and handlers that come back from the dead.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use kata_lab::{
+    CrashPoint, Crashed, FakePoint, Instance, Judged, Lab, Pending, Promise, Reply,
+    at_every_crash_point,
+    fakes::{Caught, Trap},
+};
+
+use super::{
+    step_1_replay::is_marked,
+    till::{
+        LAST_RESORT, Payment, SLACK, caught, caught_from, lease_and_slack, pause, short_lease,
+        until_final,
+    },
+};
+
+/// A crash at every round trip to the database and at every moment of the call to the provider.
+pub async fn survives_a_crash_at_every_point(lab: Lab) -> Judged<String> {
+    short_lease(&lab);
+    at_every_crash_point(&lab, |stage, point| async move {
+        let program = stage.start().await?;
+        let payment = Payment::new(&stage);
+        let promise = Promise::new(
+            format!("POST /pay; crashed {point}; started again; the client tried until it got an answer; one more restart, and once more"),
+            "1 charge, the client gets it when the lease is over at the latest, and a replay of it after the restart",
+        );
+        if crash(&stage, &program, point, || payment.request(&program).spawn()).await? == Crashed::No {
+            return Ok(Crashed::No);
+        }
+        let first = until_final(&stage, lease_and_slack(&stage), &promise, || payment.request(&program)).await?;
+        if let Some(saw) = payment.not_paid_by(&stage, &first) {
+            return promise.broken(saw);
+        }
+        program.crash().await?;
+        program.restart().await?;
+        let again = until_final(&stage, lease_and_slack(&stage), &promise, || payment.request(&program)).await?;
+        let same = again.status == first.status && again.json() == first.json() && is_marked(&again);
+        promise.holds(same, format!("{first}, and after a restart {again}{}", mark(&again)))?;
+        let (captures, saw) = payment.captures(&stage);
+        promise.holds(captures == 1, saw)?;
+        Ok(Crashed::Yes)
+    })
+    .await
+}
+
+fn mark(reply: &Reply) -> &'static str {
+    if is_marked(reply) { "" } else { ", not marked as a replay" }
+}
+
+/// Crashes the program at the point given, in the middle of a request, and starts it again.
+/// [`Crashed::No`] if the answer came first, with nothing crashed.
+pub(super) async fn crash(
+    stage: &Lab,
+    program: &Instance,
+    point: CrashPoint,
+    request: impl Fn() -> Pending,
+) -> Judged<Crashed> {
+    match point {
+        CrashPoint::Database { round_trip, point } => {
+            let trap = program.front().arm(round_trip, point);
+            let mut pending = request();
+            let sprung = tokio::select! {
+                biased;
+                sprung = trap.sprung() => sprung.is_ok(),
+                answer = pending.attempted() => { answer?.ok(); trap.has_sprung() }
+            };
+            if !sprung {
+                return Ok(Crashed::No);
+            }
+            stage.note(format!("round trip {round_trip} is held"));
+            program.crash().await?;
+        }
+        CrashPoint::Fake(moment) => {
+            let trap = stage.provider().trap_next();
+            let mut pending = request();
+            let held = tokio::select! {
+                biased;
+                held = trap.caught() => held,
+                answer = pending.attempted() => match answer?.is_ok() && acted_in_background(&trap).await {
+                    false => return Ok(Crashed::No),
+                    // An acknowledged message may be worked on after the answer.
+                    true => trap.caught().await,
+                },
+            };
+            if moment == FakePoint::Acted {
+                held.act();
+            }
+            program.crash().await?;
+            if moment == FakePoint::ActedLater {
+                held.act();
+            }
+            held.break_connection();
+        }
+    }
+    program.restart().await?;
+    Ok(Crashed::Yes)
+}
+
+/// Whether the call comes after the answer, within the time that a background worker may take.
+async fn acted_in_background(trap: &Trap) -> bool {
+    let arrived = async {
+        while trap.waiting() == 0 {
+            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SLACK, arrived).await.is_ok()
+}
+
+/// A key whose handler died is free when its lease is over.
+pub async fn frees_the_key_when_the_lease_is_over(lab: Lab) -> Judged {
+    short_lease(&lab);
+    let program = lab.start().await?;
+    let payment = Payment::new(&lab);
+    let promise = Promise::new(
+        "POST /pay; crashed while the provider held the call, which was never acted on; started again; the client went on trying",
+        "the payment is made when the lease is over: 1 charge",
+    );
+    let trap = lab.provider().trap_payment(&payment.payment_id);
+    let mut first = payment.request(&program).actor("first try").spawn();
+    let held = caught_from(&trap, &mut first, &promise).await?;
+    drop(trap);
+    program.crash().await?;
+    held.break_connection();
+    program.restart().await?;
+    let last = until_final(&lab, lease_and_slack(&lab), &promise, || payment.request(&program)).await?;
+    if let Some(saw) = payment.not_paid_by(&lab, &last) {
+        return promise.broken(saw);
+    }
+    let (captures, saw) = payment.captures(&lab);
+    promise.holds(captures == 1, saw)
+}
+
+/// What a pass says when no second handler ever took over, which is another right design.
+const NO_SUCCESSOR: &str = "no successor: the first handler kept the key";
+
+/// Scene one: the first handler's call is held until its lease is over; its successor is paid; then
+/// the provider tells the first handler that it was away.
+pub async fn fences_a_late_failure(lab: Lab) -> Judged<Option<String>> {
+    lab.prefer("KEY_LEASE_MS", 400);
+    lab.prefer("KEY_TTL_MS", 120_000);
+    let program = lab.start().await?;
+    let payment = Payment::new(&lab);
+    let promise = Promise::new(
+        "POST /pay; the provider held its call until the lease was over and a second request was paid; then it answered the first call 503",
+        "the second request's answer stands: it is replayed, the provider is not called again, another body is 422",
+    );
+    let trap = lab.provider().trap_payment(&payment.payment_id);
+    let mut first = payment.request(&program).actor("first").spawn();
+    let late = caught_from(&trap, &mut first, &promise).await?;
+    let ask = || payment.request(&program);
+    let Some((second, call)) = successor(&lab, &trap, &promise, lab.millis("KEY_LEASE_MS"), &ask).await? else {
+        late.answer();
+        return Ok(Some(NO_SUCCESSOR.to_owned()));
+    };
+    let answer = finish(second, call, &payment, &lab, &promise).await?;
+    drop(trap);
+    late.refuse(StatusCode::SERVICE_UNAVAILABLE);
+    lab.note("the first handler hears 503");
+    over(&mut first).await?;
+    stands(&lab, &program, &payment, &answer, &promise).await?;
+    Ok(None)
+}
+
+/// Scene three: the first instance is cut off from the database while its call is held; the second
+/// takes over; then the first can speak again.
+pub async fn fences_a_silenced_instance(lab: Lab) -> Judged<Option<String>> {
+    short_lease(&lab);
+    let a = lab.start_as("instance A").await?;
+    let b = lab.start_as("instance B").await?;
+    let payment = Payment::new(&lab);
+    let promise = Promise::new(
+        "POST /pay to A; while the provider held its call, A could not reach the database, its lease ended, and B was paid; then A heard 503 and reached the database again",
+        "B's answer stands: it is replayed, the provider is not called again, another body is 422",
+    );
+    let trap = lab.provider().trap_payment(&payment.payment_id);
+    let mut first = payment.request(&a).actor("first, at A").spawn();
+    let late = caught_from(&trap, &mut first, &promise).await?;
+    a.front().silence();
+    lab.note("A cannot reach the database");
+    let ask = || payment.request(&b);
+    let found = successor(&lab, &trap, &promise, lab.millis("KEY_LEASE_MS"), &ask).await?;
+    let Some((second, call)) = found else {
+        a.front().speak();
+        late.answer();
+        return Ok(Some(NO_SUCCESSOR.to_owned()));
+    };
+    let answer = finish(second, call, &payment, &lab, &promise).await?;
+    drop(trap);
+    late.refuse(StatusCode::SERVICE_UNAVAILABLE);
+    a.front().speak();
+    lab.note("A hears 503 and reaches the database again");
+    over(&mut first).await?;
+    stands(&lab, &b, &payment, &answer, &promise).await?;
+    Ok(None)
+}
+
+/// Scene two: the key expires under its held handler and serves another payment; both handlers end,
+/// in either order.
+pub async fn fences_across_expiry(lab: Lab) -> Judged<Option<String>> {
+    lab.prefer("KEY_LEASE_MS", 400);
+    lab.prefer("KEY_TTL_MS", 1_500);
+    let program = lab.start().await?;
+    for first_ends_first in [true, false] {
+        let payment = Payment::new(&lab);
+        let next = payment.under_the_same_key(&lab);
+        let order = if first_ends_first { "first the one, then the other" } else { "the second, then the first" };
+        let promise = Promise::new(
+            format!("POST /pay; the provider held its call until the key had expired; the same key for another payment, held as well; then both went on, {order}; the second request again"),
+            "the second payment's own answer, and 1 charge for it",
+        );
+        let trap = lab.provider().trap_payment(&payment.payment_id);
+        let next_trap = lab.provider().trap_payment(&next.payment_id);
+        let mut first = payment.request(&program).actor("first").spawn();
+        let late = caught_from(&trap, &mut first, &promise).await?;
+        let ask = || next.request(&program);
+        let found = successor(&lab, &next_trap, &promise, lab.millis("KEY_TTL_MS"), &ask).await?;
+        let Some((mut second, call)) = found else {
+            late.answer();
+            return Ok(Some(NO_SUCCESSOR.to_owned()));
+        };
+        drop((trap, next_trap));
+        if first_ends_first {
+            late.answer();
+            over(&mut first).await?;
+            call.answer();
+            over(&mut second).await?;
+        } else {
+            call.answer();
+            over(&mut second).await?;
+            late.answer();
+            over(&mut first).await?;
+        }
+        // The second key may have expired by now, on a slow machine; then the same payment is
+        // asked for anew, and the answer is still its own.
+        let again = until_final(&lab, lease_and_slack(&lab), &promise, || next.request(&program)).await?;
+        if let Some(saw) = next.not_paid_by(&lab, &again) {
+            return promise.broken(saw);
+        }
+        let (captures, saw) = next.captures(&lab);
+        promise.holds(captures == 1, saw)?;
+    }
+    Ok(None)
+}
+
+/// Tries until a second handler has called the provider; its request and its call.
+///
+/// `None` if there is none within two seconds after `free_after` *and* three tries made after that
+/// were answered: a design whose first handler keeps the key as long as it lives.
+async fn successor(
+    lab: &Lab,
+    trap: &Trap,
+    promise: &Promise,
+    free_after: Duration,
+    ask: &impl Fn() -> kata_lab::Request,
+) -> Judged<Option<(Pending, Caught)>> {
+    const ANSWERED: usize = 3;
+    let began = Instant::now();
+    let no_sooner = free_after + Duration::from_secs(2);
+    let mut answered = 0;
+    loop {
+        let sent_at = began.elapsed();
+        let mut second = ask().actor("second").spawn();
+        let waits = no_sooner.saturating_sub(sent_at) + SLACK;
+        tokio::select! {
+            biased;
+            call = caught(trap, promise) => return Ok(Some((second, call?))),
+            reply = second.attempted() => {
+                reply?.ok();
+                // Its call may have come and gone to the trap in the same instant.
+                if let Some(call) = trap.try_caught() {
+                    return Ok(Some((second, call)));
+                }
+            }
+            // It waits for the first one: another right design.
+            _ = lab.until(waits, || std::future::ready(false)) => return Ok(None),
+        }
+        if sent_at >= free_after {
+            answered += 1;
+        }
+        if began.elapsed() >= no_sooner && answered >= ANSWERED {
+            return Ok(None);
+        }
+        pause(lab).await;
+    }
+}
+
+/// Lets the successor's call go, and insists that its request is paid.
+async fn finish(
+    mut second: Pending,
+    call: Caught,
+    payment: &Payment,
+    lab: &Lab,
+    promise: &Promise,
+) -> Judged<Reply> {
+    call.answer();
+    match second.attempted().await? {
+        Ok(reply) => match payment.not_paid_by(lab, &reply) {
+            None => Ok(reply),
+            Some(saw) => promise.broken(format!("the second request: {saw}")),
+        },
+        Err(silence) => promise.broken(format!("the second request: {silence}")),
+    }
+}
+
+/// Waits until a late handler's own client has its answer, whatever it is.
+async fn over(request: &mut Pending) -> Judged {
+    let answered = tokio::time::timeout(LAST_RESORT, request.attempted());
+    if let Ok(answer) = answered.await {
+        answer?.ok();
+    }
+    Ok(())
+}
+
+/// The successor's answer is replayed, the provider is left alone, another body is refused.
+async fn stands(
+    lab: &Lab,
+    at: &Instance,
+    payment: &Payment,
+    answer: &Reply,
+    promise: &Promise,
+) -> Judged {
+    let calls = payment.calls(lab);
+    let again = payment.request(at).actor("afterwards").send().await?;
+    let same = again.json() == answer.json() && is_marked(&again);
+    promise.holds(same, format!("{again}{}", mark(&again)))?;
+    let more = payment.calls(lab) - calls;
+    promise.holds(more == 0, format!("{again}, and {more} more calls to the provider"))?;
+    let mut other = payment.clone();
+    other.amount_cents += 1;
+    let refused = other.request(at).actor("another body").send().await?;
+    let saw = format!("another body: {refused}");
+    promise.holds(refused.status == StatusCode::UNPROCESSABLE_ENTITY, saw)
+}

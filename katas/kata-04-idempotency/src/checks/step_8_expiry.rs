@@ -1,0 +1,109 @@
+//! Step 8: keys expire, and the table does not grow.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
+use kata_lab::{Judged, Lab, Promise, Stop};
+
+use super::till::{Payment, SLACK, pause, until_final};
+
+/// How late an expired key may be free.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// An expired key serves another payment.
+pub async fn frees_expired_keys(lab: Lab) -> Judged {
+    lab.prefer("KEY_LEASE_MS", 500);
+    lab.prefer("KEY_TTL_MS", 1_200);
+    let program = lab.start().await?;
+    let payment = Payment::new(&lab);
+    let made = Promise::new("POST /pay", "the payment is made");
+    let first = payment.request(&program).send().await?;
+    if let Some(saw) = payment.not_paid_by(&lab, &first) {
+        return made.broken(saw);
+    }
+    let promise = Promise::new(
+        "POST /pay with the same key for another payment, again and again until the key had expired",
+        "the other payment is made, with a charge of its own",
+    );
+    let next = payment.under_the_same_key(&lab);
+    let began = Instant::now();
+    let within = lab.millis("KEY_TTL_MS") + GRACE + SLACK;
+    loop {
+        // 422 is not final here: the key is still remembered.
+        let reply = until_final(&lab, within, &promise, || next.request(&program)).await?;
+        match next.not_paid_by(&lab, &reply) {
+            None => break,
+            Some(saw) => promise.holds(began.elapsed() < within, saw)?,
+        }
+        pause(&lab).await;
+    }
+    let (captures, saw) = next.captures(&lab);
+    promise.holds(captures == 1, saw)
+}
+
+/// Expired keys leave: two hundred of them, under a request each 50 ms.
+pub async fn keeps_the_table_small(lab: Lab) -> Judged<String> {
+    const KEYS: usize = 200;
+    const AT_ONCE: usize = 20;
+    const ROWS_ALLOWED: usize = 20;
+    const BETWEEN: Duration = Duration::from_millis(50);
+    lab.prefer("KEY_LEASE_MS", 500);
+    lab.prefer("KEY_TTL_MS", 1_000);
+    let program = lab.start().await?;
+    let promise = Promise::new(
+        format!("{KEYS} × POST /pay with a key each; when they had expired, one more request each 50 ms"),
+        format!("within 5 s no more than {ROWS_ALLOWED} rows besides the live keys' are left in all tables but `payments`"),
+    );
+    let payments: Vec<_> = (0..KEYS).map(|_| Payment::new(&lab)).collect();
+    let replies = stream::iter(payments.iter().map(|payment| payment.request(&program).quietly().send()));
+    let mut replies = replies.buffered(AT_ONCE);
+    while let Some(reply) = replies.next().await {
+        let reply = reply?;
+        promise.holds(reply.status.is_success(), reply.to_string())?;
+    }
+    lab.note(format!("{KEYS} payments with a key each"));
+
+    let lifetime = lab.millis("KEY_TTL_MS") + GRACE;
+    let began = Instant::now();
+    // Longer than promised, so that a slow machine has its time.
+    let within = lifetime + SLACK;
+    let mut sent = VecDeque::new();
+    loop {
+        let reply = Payment::new(&lab).request(&program).quietly().send();
+        let (reply, _) = tokio::join!(reply, tokio::time::sleep(BETWEEN));
+        promise.holds(reply.as_ref().is_ok_and(|reply| reply.status.is_success()) || reply.is_err(), "a payment that was not made")?;
+        reply?;
+        sent.push_back(Instant::now());
+        while sent.front().is_some_and(|at| at.elapsed() > lifetime) {
+            sent.pop_front();
+        }
+        let rows = rows(&lab).await?;
+        if began.elapsed() > lab.millis("KEY_TTL_MS") && rows <= sent.len() + ROWS_ALLOWED {
+            lab.note(format!("{rows} rows, at most {} keys alive", sent.len()));
+            return Ok(format!("{rows} rows left after {:.1} s", began.elapsed().as_secs_f64()));
+        }
+        if began.elapsed() > within {
+            return promise.broken(format!("{rows} rows, with at most {} keys alive", sent.len()));
+        }
+    }
+}
+
+/// The rows in all tables of the program's schema but `payments`.
+async fn rows(lab: &Lab) -> Judged<usize> {
+    let counted = sqlx::query_scalar::<_, i64>(
+        "select coalesce(sum((xpath('/row/n/text()', query_to_xml(
+             format('select count(*) as n from %I.%I', schemaname, tablename), false, true, ''
+         )))[1]::text::bigint), 0)::bigint
+         from pg_tables where schemaname = $1 and tablename <> 'payments'",
+    )
+    .bind(lab.schema())
+    .fetch_one(lab.admin())
+    .await;
+    match counted {
+        Ok(rows) => Ok(usize::try_from(rows).unwrap_or_default()),
+        Err(error) => Stop::inconclusive(format!("the rows cannot be counted: {error}")),
+    }
+}

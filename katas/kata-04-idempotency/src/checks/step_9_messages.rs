@@ -1,0 +1,273 @@
+//! Step 9: the worker. The lab is the broker: 2xx is an ack, anything else comes again.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use kata_lab::{
+    Crashed, Instance, Judged, Lab, Pending, Promise, Reply, Request, at_every_crash_point,
+    fakes::payment_provider::DECLINED_CARD,
+};
+use serde_json::json;
+
+use super::{
+    step_6_crashes::crash,
+    till::{
+        LAST_RESORT, Payment, SLACK, caught_from, lease_and_slack, long_lease, pause, settled,
+        short_lease, within_a_lease,
+    },
+};
+
+fn push(at: &Instance, message: &serde_json::Value) -> Request {
+    let shown = message["message_id"].as_str().unwrap_or_default().to_owned();
+    at.post("/messages").json(message).shown(shown)
+}
+
+/// The broker pushes again and again until the message is acked.
+async fn until_acked(
+    lab: &Lab,
+    promise: &Promise,
+    at: &Instance,
+    message: &serde_json::Value,
+) -> Judged<Reply> {
+    let began = std::time::Instant::now();
+    let mut pushes = 0;
+    loop {
+        pushes += 1;
+        let last = match push(at, message).actor(format!("push {pushes}")).attempt().await? {
+            Ok(reply) if reply.status.is_success() => return Ok(reply),
+            Ok(reply) => reply.to_string(),
+            Err(silence) => silence.to_string(),
+        };
+        if began.elapsed() > lease_and_slack(lab) {
+            return promise.broken(format!("no ack in {pushes} pushes; the last: {last}"));
+        }
+        pause(lab).await;
+    }
+}
+
+/// The effect is there: captured once, and to be seen.
+async fn done_once(lab: &Lab, promise: &Promise, at: &Instance, payment: &Payment) -> Judged {
+    let within = lab.millis("KEY_LEASE_MS") + Duration::from_secs(5) + SLACK;
+    let began = std::time::Instant::now();
+    loop {
+        let reply = payment.look_up(at, &payment.account).quietly().attempt().await?;
+        let status = reply.as_ref().ok().and_then(|reply| reply.text("status"));
+        if status.as_deref() == Some("captured") {
+            break;
+        }
+        let saw = match reply {
+            Ok(reply) => reply.to_string(),
+            Err(silence) => silence.to_string(),
+        };
+        if began.elapsed() > within {
+            lab.note(format!("GET /payments/{}: {saw}", payment.payment_id));
+            let (_, captures) = payment.captures(lab);
+            return promise.broken(format!("{captures}; GET /payments/{{id}}: {saw}"));
+        }
+        pause(lab).await;
+    }
+    let (captures, saw) = payment.captures(lab);
+    promise.holds(captures == 1, saw)
+}
+
+/// Duplicates, one after the other and at the same time.
+pub async fn does_a_message_once(lab: Lab) -> Judged {
+    long_lease(&lab);
+    let program = lab.start().await?;
+    let payment = Payment::new(&lab);
+    let message = payment.message(&lab.id("message"));
+    let promise = Promise::new("a message, pushed until it was acked, and three times more", "1 charge");
+    until_acked(&lab, &promise, &program, &message).await?;
+    done_once(&lab, &promise, &program, &payment).await?;
+    for _ in 0..3 {
+        until_acked(&lab, &promise, &program, &message).await?;
+    }
+    let (captures, saw) = payment.captures(&lab);
+    promise.holds(captures == 1, saw)?;
+
+    let instances = match lab.can_start_instances() {
+        true => vec![program, lab.start_as("second instance").await?],
+        false => vec![program],
+    };
+    within_a_lease(&lab, async {
+        const PUSHES: usize = 10;
+        let payment = Payment::new(&lab);
+        let message = payment.message(&lab.id("message"));
+        let promise = Promise::new(
+            format!("{PUSHES} pushes of one message at the same time; the provider held the first call until the others had come so far as they can"),
+            "1 charge",
+        );
+        let trap = lab.provider().trap_payment(&payment.payment_id);
+        let mut pushes: Vec<Pending> = (0..PUSHES)
+            .map(|number| {
+                let at = &instances[number % instances.len()];
+                push(at, &message).actor(format!("push {}", number + 1)).spawn()
+            })
+            .collect();
+        let held = super::till::caught(&trap, &promise).await?;
+        let unanswered = || pushes.iter().filter(|push| !push.is_answered()).count();
+        settled(&lab, &instances, || trap.waiting() > 0 || unanswered() <= 1).await;
+        held.answer();
+        drop(trap);
+        for push in &mut pushes {
+            push.attempted().await?.ok();
+        }
+        until_acked(&lab, &promise, &instances[0], &message).await?;
+        done_once(&lab, &promise, &instances[0], &payment).await
+    })
+    .await
+}
+
+/// An acked message never comes again, so it must be done or durably kept.
+pub async fn finishes_what_it_acked(lab: Lab) -> Judged {
+    short_lease(&lab);
+    let program = lab.start().await?;
+    acked_then_crashed(&lab, &program).await?;
+    duplicate_acked_then_crashed(&lab, &program).await
+}
+
+async fn acked_then_crashed(lab: &Lab, program: &Instance) -> Judged {
+    let payment = Payment::new(lab);
+    let message = payment.message(&lab.id("message"));
+    let promise = Promise::new(
+        "a message; crashed right after its ack, and never pushed again; started again",
+        "the program finishes it by itself within its lease and 5 s: 1 charge",
+    );
+    let trap = lab.provider().trap_payment(&payment.payment_id);
+    let mut first = push(program, &message).actor("push").spawn();
+    // Either the ack comes first, or the call to the provider.
+    let held = tokio::select! {
+        biased;
+        held = trap.caught() => Some(held),
+        answer = first.attempted() => { answer?.ok(); None }
+        _ = tokio::time::sleep(LAST_RESORT) => return promise.broken("neither an ack nor a call to the provider"),
+    };
+    if let Some(held) = held {
+        settled(lab, std::slice::from_ref(program), || first.is_answered()).await;
+        if first.is_answered() && acked(&mut first).await? {
+            program.crash().await?;
+            held.break_connection();
+            drop(trap);
+            program.restart().await?;
+            return done_once(lab, &promise, program, &payment).await;
+        }
+        held.answer();
+    }
+    drop(trap);
+    if !acked(&mut first).await? {
+        until_acked(lab, &promise, program, &message).await?;
+    }
+    program.crash().await?;
+    program.restart().await?;
+    done_once(lab, &promise, program, &payment).await
+}
+
+async fn duplicate_acked_then_crashed(lab: &Lab, program: &Instance) -> Judged {
+    let payment = Payment::new(lab);
+    let message = payment.message(&lab.id("message"));
+    let promise = Promise::new(
+        "a message, and its duplicate while the provider held the call of the first; crashed; pushed again only if neither was acked",
+        "1 charge, whichever push was acked",
+    );
+    let trap = lab.provider().trap_payment(&payment.payment_id);
+    let mut first = push(program, &message).actor("push 1").spawn();
+    let held = tokio::select! {
+        biased;
+        held = trap.caught() => Some(held),
+        answer = first.attempted() => { answer?.ok(); None }
+        _ = tokio::time::sleep(LAST_RESORT) => return promise.broken("neither an ack nor a call to the provider"),
+    };
+    let mut second = push(program, &message).actor("push 2").spawn();
+    settled(lab, std::slice::from_ref(program), || second.is_answered()).await;
+    let any_acked = async |first: &mut Pending, second: &mut Pending| -> Judged<bool> {
+        let first = first.is_answered() && acked(first).await?;
+        let second = second.is_answered() && acked(second).await?;
+        Ok(first || second)
+    };
+    let was_acked = any_acked(&mut first, &mut second).await?;
+    program.crash().await?;
+    if let Some(held) = held {
+        held.break_connection();
+    }
+    drop(trap);
+    program.restart().await?;
+    if !was_acked {
+        until_acked(lab, &promise, program, &message).await?;
+    }
+    done_once(lab, &promise, program, &payment).await
+}
+
+async fn acked(push: &mut Pending) -> Judged<bool> {
+    Ok(push.attempted().await?.is_ok_and(|reply| reply.status.is_success()))
+}
+
+/// A crash at every point of the work on a message.
+pub async fn survives_a_crash_in_a_message(lab: Lab) -> Judged<String> {
+    short_lease(&lab);
+    at_every_crash_point(&lab, |stage, point| async move {
+        let program = stage.start().await?;
+        let payment = Payment::new(&stage);
+        let message = payment.message(&stage.id("message"));
+        let promise = Promise::new(
+            format!("a message; crashed {point}; started again; pushed again until it was acked; one more restart"),
+            "1 charge, to be seen after both restarts",
+        );
+        let pushed = || push(&program, &message).actor("push").spawn();
+        if crash(&stage, &program, point, pushed).await? == Crashed::No {
+            return Ok(Crashed::No);
+        }
+        until_acked(&stage, &promise, &program, &message).await?;
+        done_once(&stage, &promise, &program, &payment).await?;
+        program.crash().await?;
+        program.restart().await?;
+        until_acked(&stage, &promise, &program, &message).await?;
+        done_once(&stage, &promise, &program, &payment).await?;
+        Ok(Crashed::Yes)
+    })
+    .await
+}
+
+/// A decline is final, an outage is not, and what nobody understands is acked and left alone.
+pub async fn settles_declines_and_unknown_messages(lab: Lab) -> Judged {
+    short_lease(&lab);
+    let program = lab.start().await?;
+
+    let declined = Payment { card: DECLINED_CARD.to_owned(), ..Payment::new(&lab) };
+    let message = declined.message(&lab.id("message"));
+    let promise = Promise::new(
+        "a message whose card is declined, pushed until it was acked, and once more",
+        "it is acked, and nothing is charged",
+    );
+    until_acked(&lab, &promise, &program, &message).await?;
+    until_acked(&lab, &promise, &program, &message).await?;
+    let (captures, saw) = declined.captures(&lab);
+    promise.holds(captures == 0, saw)?;
+
+    let unknown = Payment::new(&lab);
+    let mut message = unknown.message(&lab.id("message"));
+    message["type"] = json!("payment.celebrated");
+    let promise = Promise::new("a message of a type that nobody knows", "it is acked, without any effect");
+    until_acked(&lab, &promise, &program, &message).await?;
+    let calls = unknown.calls(&lab);
+    promise.holds(calls == 0, format!("{calls} calls to the provider"))?;
+
+    let payment = Payment::new(&lab);
+    let message = payment.message(&lab.id("message"));
+    let promise = Promise::new(
+        "a message while the provider answered 503 once; pushed again until it was acked",
+        "1 charge",
+    );
+    let trap = lab.provider().trap_payment(&payment.payment_id);
+    let mut first = push(&program, &message).actor("push").spawn();
+    let held = match tokio::time::timeout(LAST_RESORT, trap.caught()).await {
+        Ok(held) => held,
+        Err(_) => return promise.broken("the provider was never called"),
+    };
+    drop(trap);
+    held.refuse(StatusCode::SERVICE_UNAVAILABLE);
+    if !acked(&mut first).await? {
+        until_acked(&lab, &promise, &program, &message).await?;
+    }
+    done_once(&lab, &promise, &program, &payment).await?;
+    Ok(())
+}

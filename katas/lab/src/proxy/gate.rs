@@ -1,0 +1,176 @@
+//! The gate that every byte goes through, and the sockets on both sides of it.
+//!
+//! A cut or a silence has to be *certain*: once it returns, not one more byte may pass, or a crash
+//! point would sometimes be the next one. So a write happens under a read lock on the front's
+//! mode, and a change of mode takes the write lock. The write does not block: the lock is held for
+//! one system call. The channel that wakes the waiting connections is that lock: a
+//! [`watch::Ref`](tokio::sync::watch::Ref) is a read guard.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use socket2::SockRef;
+use tokio::{
+    net::{TcpStream, UnixStream},
+    sync::watch,
+};
+
+/// A buffer that has grown beyond this (a held answer) is given back once it is empty.
+const KEEP: usize = 1 << 20;
+const READ: usize = 1 << 16;
+
+/// Where the server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upstream {
+    /// A host and a port, as in `127.0.0.1:5432`.
+    Tcp(String),
+    /// A Unix socket: the socket itself, not its folder.
+    Unix(PathBuf),
+}
+
+impl Upstream {
+    pub(super) async fn connect(&self) -> io::Result<Sock> {
+        match self {
+            Self::Tcp(address) => TcpStream::connect(address).await.and_then(Sock::tcp),
+            Self::Unix(path) => UnixStream::connect(path).await.map(Sock::Unix),
+        }
+    }
+}
+
+/// What a front does with bytes and connections.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Mode {
+    /// No byte passes.
+    pub(super) silent: bool,
+    /// New connections are closed at once.
+    pub(super) closed: bool,
+    /// The front is gone; nobody will heal it.
+    pub(super) ended: bool,
+    /// Raised by each cut: connections of an earlier age are dead.
+    pub(super) age: u64,
+}
+
+/// The gate of one connection, or of one direction of it.
+#[derive(Debug, Clone)]
+pub(super) struct Gate {
+    mode: watch::Receiver<Mode>,
+    age: u64,
+}
+
+impl Gate {
+    pub(super) fn new(mode: watch::Receiver<Mode>, age: u64) -> Self {
+        Self { mode, age }
+    }
+
+    /// Writes all bytes, as soon as the front is not silent.
+    pub(super) async fn pass(&mut self, to: &Sock, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let tried = {
+                let mode = self.mode.borrow();
+                if mode.age != self.age {
+                    return Err(io::ErrorKind::ConnectionReset.into());
+                }
+                if mode.silent {
+                    None
+                } else {
+                    Some(to.try_write(bytes))
+                }
+            };
+            match tried {
+                None => self.open().await,
+                Some(Ok(written)) => bytes = &bytes[written..],
+                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    to.writable().await?;
+                }
+                Some(Err(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until bytes may pass, or the connection is cut.
+    pub(super) async fn open(&mut self) {
+        let age = self.age;
+        // An error means that the front is gone, which is a cut.
+        let _ = self
+            .mode
+            .wait_for(|mode| !mode.silent || mode.age != age)
+            .await;
+    }
+
+    /// Waits until the connection is cut.
+    pub(super) async fn cut(&mut self) {
+        let age = self.age;
+        let _ = self.mode.wait_for(|mode| mode.age != age).await;
+    }
+}
+
+/// A stream to the program or to the server. Both directions work on a shared reference.
+#[derive(Debug)]
+pub(super) enum Sock {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Sock {
+    pub(super) fn tcp(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self::Tcp(stream))
+    }
+
+    /// Appends what has come to the buffer; 0 is the end of the stream.
+    ///
+    /// Cancel safe: what was not appended was not read.
+    pub(super) async fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        if buffer.is_empty() && buffer.capacity() > KEEP {
+            *buffer = Vec::new();
+        }
+        if buffer.capacity() - buffer.len() < READ / 4 {
+            buffer.reserve(READ);
+        }
+        loop {
+            let read = match self {
+                Self::Tcp(stream) => {
+                    stream.readable().await?;
+                    stream.try_read_buf(buffer)
+                }
+                Self::Unix(stream) => {
+                    stream.readable().await?;
+                    stream.try_read_buf(buffer)
+                }
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+        }
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.writable().await,
+            Self::Unix(stream) => stream.writable().await,
+        }
+    }
+
+    /// Tells the other side that nothing more will come. One that is gone already is no error.
+    pub(super) fn end_writing(&self) {
+        let _ = match self {
+            Self::Tcp(stream) => SockRef::from(stream).shutdown(std::net::Shutdown::Write),
+            Self::Unix(stream) => SockRef::from(stream).shutdown(std::net::Shutdown::Write),
+        };
+    }
+
+    /// Closing it will be a reset, as when the other machine has died.
+    pub(super) fn reset_on_close(&self) {
+        if let Self::Tcp(stream) = self {
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}

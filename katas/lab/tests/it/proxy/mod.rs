@@ -1,0 +1,144 @@
+//! The database proxy in front of a real PostgreSQL, with a driver and by hand.
+
+mod counting;
+mod faults;
+mod traps;
+mod wire;
+
+use std::{
+    io::Write,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use kata_lab::proxy::{Front, Upstream};
+use sqlx::{
+    AssertSqlSafe, Connection, PgConnection,
+    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
+};
+
+use self::wire::Wire;
+
+/// Longer than anything here takes on a busy machine; reaching it is a failure.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The server that the tests run against, or `None` if there is none.
+fn server() -> Option<PgConnectOptions> {
+    match std::env::var("DATABASE_URL") {
+        Ok(url) => Some(url.parse().expect("DATABASE_URL is a PostgreSQL address")),
+        Err(_) => {
+            // Not `eprintln!`: the test harness swallows that of a test that passes.
+            let _ = writeln!(
+                std::io::stderr(),
+                "NOT RUN: {}: DATABASE_URL is not set",
+                std::thread::current().name().unwrap_or("a test")
+            );
+            None
+        }
+    }
+}
+
+/// A front before the server, a schema of its own with one table, and a way past the front.
+struct Scene {
+    front: Front,
+    schema: String,
+    server: PgConnectOptions,
+    direct: PgConnection,
+}
+
+impl Scene {
+    async fn open() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let server = server()?;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let schema = format!("proxy_{}_{number}", std::process::id());
+        let upstream = format!("{}:{}", server.get_host(), server.get_port());
+        let front = Front::open(Upstream::Tcp(upstream)).unwrap();
+        let server = server.options([("search_path", schema.as_str())]);
+        let mut direct = PgConnection::connect_with(&server).await.unwrap();
+        for statement in [
+            format!("create schema {schema}"),
+            "create table notes(note text primary key, n bigint not null default 0)".to_owned(),
+        ] {
+            sqlx::raw_sql(AssertSqlSafe(statement))
+                .execute(&mut direct)
+                .await
+                .unwrap();
+        }
+        Some(Self {
+            front,
+            schema,
+            server,
+            direct,
+        })
+    }
+
+    /// How to reach the server through the front.
+    fn through(&self) -> PgConnectOptions {
+        self.server
+            .clone()
+            .host("127.0.0.1")
+            .port(self.front.port())
+    }
+
+    fn pool(&self, connections: u32) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(connections)
+            .connect_lazy_with(self.through())
+    }
+
+    /// A session by hand, through the front.
+    async fn wire(&self) -> Wire {
+        let mut wire = Wire::connect(self.front.port()).await;
+        wire.start(
+            self.server.get_username(),
+            self.server.get_database().unwrap_or("postgres"),
+            &self.schema,
+        )
+        .await;
+        within(wire.until_ready()).await;
+        wire
+    }
+
+    /// The notes that are committed, in order.
+    async fn notes(&mut self) -> Vec<String> {
+        sqlx::query_scalar("select note from notes order by note")
+            .fetch_all(&mut self.direct)
+            .await
+            .unwrap()
+    }
+
+    /// Whether one of these server processes is still there.
+    async fn are_alive(&mut self, pids: &[i32]) -> bool {
+        sqlx::query_scalar("select exists(select from pg_stat_activity where pid = any($1))")
+            .bind(pids)
+            .fetch_one(&mut self.direct)
+            .await
+            .unwrap()
+    }
+
+    /// Waits until none of these server processes is left.
+    async fn until_gone(&mut self, pids: &[i32]) {
+        let began = Instant::now();
+        while self.are_alive(pids).await {
+            assert!(began.elapsed() < DEADLINE, "{pids:?} are still there");
+        }
+    }
+
+    async fn close(mut self) {
+        let pids = self.front.cut();
+        self.until_gone(&pids).await;
+        let statement = format!("drop schema {} cascade", self.schema);
+        sqlx::raw_sql(AssertSqlSafe(statement))
+            .execute(&mut self.direct)
+            .await
+            .unwrap();
+    }
+}
+
+/// The outcome of something that must not hang.
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future)
+        .await
+        .expect("it is done before the deadline")
+}

@@ -1,0 +1,68 @@
+//! Prepares and starts a private PostgreSQL server. Blocks.
+
+use rustix::process::Signal;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+use super::ServiceError;
+use super::folder::ServicesFolder;
+use super::private::{Launch, Private};
+use super::programs::PostgresPrograms;
+use super::template::{SUPERUSER, Template, append};
+
+/// Part of the socket's file name; nothing listens on this port unless asked to.
+const SOCKET_PORT: u16 = 5432;
+
+/// What an instance can be asked to do differently.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Start {
+    pub(super) tcp: bool,
+    pub(super) settings: Vec<(String, String)>,
+}
+
+/// Copies the template and starts a server on it; it may not answer yet.
+pub(super) fn start(
+    folder: &ServicesFolder,
+    programs: &PostgresPrograms,
+    start: &Start,
+) -> Result<(Private, PgConnectOptions), ServiceError> {
+    let template = Template::find_or_make(folder, programs)?;
+    let instance = folder.instance("postgres")?;
+    let data = instance.path().join("data");
+    template.copy(folder, &data)?;
+
+    let port = start.tcp.then(super::free_port).transpose()?;
+    let socket_folder = instance.socket_folder().display().to_string();
+    let mut settings = format!("unix_socket_directories = {}\n", quoted(&socket_folder));
+    if let Some(port) = port {
+        settings.push_str(&format!("listen_addresses = '127.0.0.1'\nport = {port}\n"));
+    }
+    for (name, value) in &start.settings {
+        settings.push_str(&format!("{name} = {}\n", quoted(value)));
+    }
+    append(&data.join("postgresql.conf"), &settings)?;
+
+    // It starts from the user's PGHOST, PGSSLMODE and the like: set all that matter.
+    let options = PgConnectOptions::new_without_pgpass()
+        .username(SUPERUSER)
+        .password(&template.password()?)
+        .database("postgres")
+        .ssl_mode(PgSslMode::Disable);
+    let options = match port {
+        Some(port) => options.host("127.0.0.1").port(port),
+        None => options.socket(instance.socket_folder()).port(SOCKET_PORT),
+    };
+    let launch = Launch {
+        what: "PostgreSQL",
+        argv: vec![programs.postgres().into(), "-D".into(), data.into()],
+        // "Fast": sessions are ended and everything is written.
+        polite: Signal::INT,
+        // "Immediate": takes its children along and gives its shared memory back.
+        at_once: Signal::QUIT,
+    };
+    Ok((Private::start(folder, instance, launch)?, options))
+}
+
+/// A string in `postgresql.conf`.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "''"))
+}

@@ -1,0 +1,19 @@
+//! The crate's one integration test. Test names are promises.
+//!
+//! Tests that need a server and find none are skipped with the reason; `KATA_REQUIRE_SERVICES=1`
+//! turns that into a failure. The same program plays the processes that are killed: see `role`.
+
+mod guard;
+mod postgres;
+mod role;
+mod support;
+
+fn main() -> std::process::ExitCode {
+    if let Some(role) = std::env::var_os(role::VARIABLE) {
+        return role::play(&role.to_string_lossy());
+    }
+    let arguments = libtest_mimic::Arguments::from_args();
+    let tests = [guard::tests(), postgres::tests()];
+    let tests = tests.into_iter().flatten().collect();
+    libtest_mimic::run(&arguments, tests).exit_code()
+}
