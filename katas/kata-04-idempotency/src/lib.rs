@@ -1,1 +1,5 @@
 //! Kata 04, idempotency: charge once, whatever happens.
+
+pub mod contract;
+pub mod provider;
+pub mod variants;
