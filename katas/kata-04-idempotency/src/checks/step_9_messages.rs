@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     step_6_crashes::crash,
     till::{
-        LAST_RESORT, Payment, SLACK, caught_from, lease_and_slack, long_lease, pause, settled,
+        LAST_RESORT, Payment, SLACK, lease_and_slack, long_lease, pause, settled,
         short_lease, within_a_lease,
     },
 };
