@@ -301,7 +301,7 @@ impl Lab {
 
     /// Ends every instance and gives the place back. A lab that is only dropped ends them too, but
     /// leaves its schema until the server goes or the next run sweeps it.
-    pub(crate) async fn close(self) {
+    pub async fn close(self) {
         let instances = std::mem::take(&mut *lock(&self.0.instances));
         if !self.0.plan.implementation.is_ours() {
             if let Some(provider) = &self.0.place.provider {
