@@ -49,7 +49,9 @@ async fn narrate(stage: Stage) -> Result<(), BoxError> {
     let progress = stage.progress((RUNS.len() + 1) * CLIENTS, "payments");
     for (id, title) in RUNS {
         progress.say(title);
-        let tally = crowd(&stage, &stage.variant(id), &progress).await.map_err(sentence)?;
+        let tally = crowd(&stage, &stage.variant(id), &progress)
+            .await
+            .map_err(sentence)?;
         tally.row(&mut table, title);
         if id == SHOWN {
             shown = Some(tally);
@@ -101,10 +103,14 @@ struct Tally {
 
 impl Tally {
     fn row(&self, table: &mut Table, title: &str) {
-        let p95 = self.p95.map_or("–".to_owned(), |p95| format!("{} ms", p95.as_millis()));
+        let p95 = self
+            .p95
+            .map_or("–".to_owned(), |p95| format!("{} ms", p95.as_millis()));
         let counts = [self.charges, self.charged_twice, self.no_answer].map(|n| n.to_string());
         let [charges, twice, silent] = counts;
-        table.row([title.to_owned(), charges, twice, silent, p95]).bar(self.charges as f64);
+        table
+            .row([title.to_owned(), charges, twice, silent, p95])
+            .bar(self.charges as f64);
     }
 }
 
@@ -159,7 +165,11 @@ impl Client {
     }
 }
 
-async fn crowd(stage: &Stage, implementation: &Implementation, progress: &Progress) -> Judged<Tally> {
+async fn crowd(
+    stage: &Stage,
+    implementation: &Implementation,
+    progress: &Progress,
+) -> Judged<Tally> {
     let lab = stage.session().lab(implementation, "experiment").await?;
     let tally = pay_all(stage, &lab, progress).await;
     lab.close().await;
@@ -176,9 +186,12 @@ async fn pay_all(stage: &Stage, lab: &Lab, progress: &Progress) -> Judged<Tally>
         seed: stage.session().seed(),
     });
     let history = lab.history().clone();
-    shop.front().observe(move |seen| history.note("database", &seen.text));
+    shop.front()
+        .observe(move |seen| history.note("database", &seen.text));
 
-    let clients: Vec<_> = (1..=CLIENTS).map(|number| Client::new(lab, number)).collect();
+    let clients: Vec<_> = (1..=CLIENTS)
+        .map(|number| Client::new(lab, number))
+        .collect();
     let answers: Vec<_> = stream::iter(clients.iter().enumerate())
         .map(|(index, client)| {
             let (lab, shop) = (&lab, &shop);
@@ -193,7 +206,10 @@ async fn pay_all(stage: &Stage, lab: &Lab, progress: &Progress) -> Judged<Tally>
         .collect()
         .await;
     // Charges whose clients have given up are still under way.
-    lab.until(Duration::from_secs(10), || std::future::ready(lab.provider().open_calls() == 0)).await;
+    lab.until(Duration::from_secs(10), || {
+        std::future::ready(lab.provider().open_calls() == 0)
+    })
+    .await;
 
     let mut waits = Vec::new();
     for answer in answers {
@@ -202,13 +218,21 @@ async fn pay_all(stage: &Stage, lab: &Lab, progress: &Progress) -> Judged<Tally>
     waits.sort();
     let charges_of = |client: &Client| lab.provider().charges_for(&client.payment_id).len();
     let charges: Vec<_> = clients.iter().map(charges_of).collect();
-    let worst = clients.iter().zip(&charges).filter(|(_, charges)| **charges == 2).map(|(client, _)| client);
+    let worst = clients
+        .iter()
+        .zip(&charges)
+        .filter(|(_, charges)| **charges == 2)
+        .map(|(client, _)| client);
     Ok(Tally {
         charges: charges.iter().sum(),
         charged_twice: charges.iter().filter(|charges| **charges > 1).count(),
         no_answer: CLIENTS - waits.len(),
-        p95: waits.get((waits.len() * 95).div_ceil(100).saturating_sub(1)).copied(),
-        worst: worst.min_by_key(|client| story(lab, client).len()).map(|client| story(lab, client)),
+        p95: waits
+            .get((waits.len() * 95).div_ceil(100).saturating_sub(1))
+            .copied(),
+        worst: worst
+            .min_by_key(|client| story(lab, client).len())
+            .map(|client| story(lab, client)),
     })
 }
 

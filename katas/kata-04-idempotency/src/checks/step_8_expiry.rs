@@ -54,8 +54,12 @@ pub async fn keeps_the_table_small(lab: Lab) -> Judged<String> {
     lab.prefer("KEY_TTL_MS", 1_000);
     let program = lab.start().await?;
     let promise = Promise::new(
-        format!("{KEYS} × POST /pay with a key each; when they had expired, one more request each 50 ms"),
-        format!("within 5 s no more than {ROWS_ALLOWED} rows besides the live keys' are left in all tables but `payments`"),
+        format!(
+            "{KEYS} × POST /pay with a key each; when they had expired, one more request each 50 ms"
+        ),
+        format!(
+            "within 5 s no more than {ROWS_ALLOWED} rows besides the live keys' are left in all tables but `payments`"
+        ),
     );
     let requests: Vec<_> = (0..KEYS)
         .map(|_| Payment::new(&lab).request(&program).quietly())
@@ -84,10 +88,16 @@ pub async fn keeps_the_table_small(lab: Lab) -> Judged<String> {
         let rows = rows(&lab).await?;
         if began.elapsed() > lab.millis("KEY_TTL_MS") && rows <= sent.len() + ROWS_ALLOWED {
             lab.note(format!("{rows} rows, at most {} keys alive", sent.len()));
-            return Ok(format!("{rows} rows left after {:.1} s", began.elapsed().as_secs_f64()));
+            return Ok(format!(
+                "{rows} rows left after {:.1} s",
+                began.elapsed().as_secs_f64()
+            ));
         }
         if began.elapsed() > within {
-            return promise.broken(format!("{rows} rows, with at most {} keys alive", sent.len()));
+            return promise.broken(format!(
+                "{rows} rows, with at most {} keys alive",
+                sent.len()
+            ));
         }
     }
 }
