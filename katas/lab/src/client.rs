@@ -167,7 +167,11 @@ impl Request {
             let reply = sent.send().await?;
             let (status, headers) = (reply.status(), reply.headers().clone());
             let body = reply.bytes().await?.to_vec();
-            Ok::<_, reqwest::Error>(Reply { status, headers, body })
+            Ok::<_, reqwest::Error>(Reply {
+                status,
+                headers,
+                body,
+            })
         };
         match answer.await {
             Ok(reply) if reply.status == StatusCode::NOT_IMPLEMENTED => {
@@ -233,7 +237,9 @@ impl Pending {
                 Err(error) => Stop::inconclusive(format!("the lab's request ended: {error}")),
             });
         }
-        self.outcome.clone().unwrap_or_else(|| Stop::inconclusive("no outcome"))
+        self.outcome
+            .clone()
+            .unwrap_or_else(|| Stop::inconclusive("no outcome"))
     }
 
     /// Whether the answer, or the end of the connection, is there.
@@ -286,7 +292,11 @@ impl Reply {
             return Some("a problem without `title`".to_owned());
         }
         if body["status"].as_u64() != Some(u64::from(self.status.as_u16())) {
-            return Some(format!("`status` {} under {}", body["status"], self.status.as_u16()));
+            return Some(format!(
+                "`status` {} under {}",
+                body["status"],
+                self.status.as_u16()
+            ));
         }
         None
     }

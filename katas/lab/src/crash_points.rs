@@ -52,11 +52,16 @@ impl FakePoint {
 impl fmt::Display for CrashPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CrashPoint::Database { round_trip, point: Point::Early } => {
+            CrashPoint::Database {
+                round_trip,
+                point: Point::Early,
+            } => {
                 write!(f, "before round trip {round_trip}")
             }
             CrashPoint::Database { round_trip, .. } => write!(f, "after round trip {round_trip}"),
-            CrashPoint::Fake(FakePoint::NotActed) => f.write_str("at a call that is never acted on"),
+            CrashPoint::Fake(FakePoint::NotActed) => {
+                f.write_str("at a call that is never acted on")
+            }
             CrashPoint::Fake(FakePoint::Acted) => f.write_str("at a call that was acted on"),
             CrashPoint::Fake(FakePoint::ActedLater) => {
                 f.write_str("at a call that is acted on after the crash")
@@ -103,10 +108,18 @@ impl Agenda {
         }
         // Early and late in turn, so that a mistake at the first statements shows soon.
         let open = |which: &usize| self.next[*which] < self.end[*which];
-        let which = (0..POINTS.len()).filter(open).min_by_key(|which| self.next[*which])?;
+        let which = (0..POINTS.len())
+            .filter(open)
+            .min_by_key(|which| self.next[*which])?;
         let round_trip = self.next[which];
         self.next[which] += 1;
-        Some((self.scene, CrashPoint::Database { round_trip, point: POINTS[which] }))
+        Some((
+            self.scene,
+            CrashPoint::Database {
+                round_trip,
+                point: POINTS[which],
+            },
+        ))
     }
 
     fn cancel(&mut self) {
@@ -151,7 +164,13 @@ where
             let mut survey = survey.lock().unwrap_or_else(PoisonError::into_inner);
             match (played?, point) {
                 (Crashed::Yes, CrashPoint::Fake(_)) => survey.fakes += 1,
-                (Crashed::Yes, CrashPoint::Database { point: Point::Early, .. }) => survey.early += 1,
+                (
+                    Crashed::Yes,
+                    CrashPoint::Database {
+                        point: Point::Early,
+                        ..
+                    },
+                ) => survey.early += 1,
                 (Crashed::Yes, CrashPoint::Database { .. }) => survey.late += 1,
                 (Crashed::No, CrashPoint::Fake(_)) => {
                     return Stop::inconclusive(format!("the crash {point} never happened"));
@@ -169,11 +188,17 @@ where
     let lanes = (0..LANES).map(|_| async {
         let outcome = lane().await;
         if outcome.is_err() {
-            agenda.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+            agenda
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .cancel();
         }
         outcome
     });
-    futures::future::join_all(lanes).await.into_iter().collect::<Judged<Vec<()>>>()?;
+    futures::future::join_all(lanes)
+        .await
+        .into_iter()
+        .collect::<Judged<Vec<()>>>()?;
     let agenda = agenda.into_inner().unwrap_or_else(PoisonError::into_inner);
     if agenda.end.contains(&MOST_ROUND_TRIPS) {
         return Stop::inconclusive(format!(

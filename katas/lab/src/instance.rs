@@ -55,7 +55,11 @@ impl Instance {
         .await?;
         let address = Mutex::new(process.address());
         let process = tokio::sync::Mutex::new(Some(process));
-        Ok(Self(Arc::new(Inner { setting, address, process })))
+        Ok(Self(Arc::new(Inner {
+            setting,
+            address,
+            process,
+        })))
     }
 
     /// Its name in the history.
@@ -65,7 +69,11 @@ impl Instance {
 
     /// Its base address, without a trailing slash. It may change with a restart.
     pub fn url(&self) -> String {
-        let address = self.0.address.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = self
+            .0
+            .address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         format!("http://{address}")
     }
 
@@ -106,7 +114,8 @@ impl Instance {
     /// sessions do not end.
     pub async fn crash(&self) -> Judged {
         self.must_be_ours("a crash")?;
-        self.history().note("lab", format!("{} crashes", self.name()));
+        self.history()
+            .note("lab", format!("{} crashes", self.name()));
         // Silence first, so that nothing that the dying instance still says reaches the server,
         // then kill, then cut, which discards what was held.
         let front = self.front();
@@ -125,7 +134,8 @@ impl Instance {
     /// As [`Instance::crash`].
     pub async fn stop(&self) -> Judged {
         self.must_be_ours("a stop")?;
-        self.history().note("lab", format!("{} is stopped", self.name()));
+        self.history()
+            .note("lab", format!("{} is stopped", self.name()));
         let sessions = self.front().backend_pids();
         if let Some(process) = self.0.process.lock().await.take() {
             process.stop().await;
@@ -151,17 +161,19 @@ impl Instance {
         );
         match started.await {
             Ok(started) => {
-                *self.0.address.lock().unwrap_or_else(PoisonError::into_inner) = started.address();
+                *self
+                    .0
+                    .address
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = started.address();
                 *process = Some(started);
-                self.history().note("lab", format!("{} is up again", self.name()));
+                self.history()
+                    .note("lab", format!("{} is up again", self.name()));
                 Ok(())
             }
             Err(StartError::NotStarted(what)) => Err(Box::new(Stop::NotStarted(what))),
-            Err(error) => Promise::new(
-                "started it again after a crash",
-                "GET /health answers 200",
-            )
-            .broken(error.to_string()),
+            Err(error) => Promise::new("started it again after a crash", "GET /health answers 200")
+                .broken(error.to_string()),
         }
     }
 
@@ -176,7 +188,9 @@ impl Instance {
     fn must_be_ours(&self, what: &str) -> Judged {
         match self.0.setting.implementation.is_ours() {
             true => Ok(()),
-            false => Stop::not_run(format!("it needs {what}, which only the lab can cause (--cmd)")),
+            false => Stop::not_run(format!(
+                "it needs {what}, which only the lab can cause (--cmd)"
+            )),
         }
     }
 
@@ -191,13 +205,20 @@ impl Instance {
             .await
             {
                 Ok(alive) => alive,
-                Err(error) => return Stop::inconclusive(format!("the server does not say who is connected: {error}")),
+                Err(error) => {
+                    return Stop::inconclusive(format!(
+                        "the server does not say who is connected: {error}"
+                    ));
+                }
             };
             if alive == 0 {
                 return Ok(());
             }
             if tokio::time::Instant::now() >= deadline {
-                return Stop::inconclusive(format!("{alive} sessions of {} did not end", self.name()));
+                return Stop::inconclusive(format!(
+                    "{alive} sessions of {} did not end",
+                    self.name()
+                ));
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -267,14 +267,19 @@ impl Kata {
                     mistakes.push(format!("{} declares no check that it fails", variant.id));
                 }
                 for check in fails.iter().filter(|check| !names.contains(check)) {
-                    mistakes.push(format!("{} declares {check}, which does not exist", variant.id));
+                    mistakes.push(format!(
+                        "{} declares {check}, which does not exist",
+                        variant.id
+                    ));
                 }
             }
         }
         for check in &names {
             let caught = |v: &Variant| v.must_fail(check) == Some(true);
             if !self.variants.iter().any(caught) {
-                mistakes.push(format!("no flawed variant fails {check}: it may be a check that cannot fail"));
+                mistakes.push(format!(
+                    "no flawed variant fails {check}: it may be a check that cannot fail"
+                ));
             }
         }
         let count = |kind| self.variants.iter().filter(|v| v.kind == kind).count();
@@ -283,7 +288,10 @@ impl Kata {
         }
         for (index, step) in self.steps.iter().enumerate() {
             if step.checks.is_empty() || step.hints.iter().any(|hint| hint.trim().is_empty()) {
-                mistakes.push(format!("step {} lacks a check or one of three hints", index + 1));
+                mistakes.push(format!(
+                    "step {} lacks a check or one of three hints",
+                    index + 1
+                ));
             }
         }
         mistakes

@@ -90,7 +90,9 @@ impl Lab {
     /// [`Stop::NotRun`] where there is one place only (`--url`).
     pub(crate) async fn scene(&self, number: usize) -> Judged<Lab> {
         if !self.0.plan.implementation.is_ours() {
-            return Stop::not_run("it needs fresh state for each scene, and a program that the lab starts (--cmd)");
+            return Stop::not_run(
+                "it needs fresh state for each scene, and a program that the lab starts (--cmd)",
+            );
         }
         let mut plan = self.0.plan.clone();
         plan.check = format!("{} {number}", plan.check);
@@ -106,7 +108,10 @@ impl Lab {
 
     /// The variable as it will be given, or is, to the instances of this lab.
     pub fn number(&self, name: &str) -> u64 {
-        lock(&self.0.variables).get(name).copied().unwrap_or_default()
+        lock(&self.0.variables)
+            .get(name)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The same as a duration in milliseconds.
@@ -179,7 +184,9 @@ impl Lab {
     async fn try_start(&self, name: &str, output: &Output) -> Judged<Result<Instance, StartError>> {
         let ours = self.0.plan.implementation.is_ours();
         if !ours && !lock(&self.0.instances).is_empty() {
-            return Stop::not_run("it needs a second instance, which only the lab can start (--cmd)");
+            return Stop::not_run(
+                "it needs a second instance, which only the lab can start (--cmd)",
+            );
         }
         let front = match &self.0.place.standing_front {
             Some(front) => front.clone(),
@@ -270,6 +277,11 @@ impl Lab {
         }
     }
 
+    /// The place that it stands in.
+    pub(crate) fn place(&self) -> &Place {
+        &self.0.place
+    }
+
     /// What failed, with everything that shows it.
     pub(crate) fn evidence(&self) -> (History, Vec<String>) {
         match &*lock(&self.0.evidence) {
@@ -281,7 +293,10 @@ impl Lab {
     /// The variables in force, as `NAME=value`.
     pub(crate) fn settings(&self) -> Vec<String> {
         let variables = lock(&self.0.variables);
-        variables.iter().map(|(name, value)| format!("{name}={value}")).collect()
+        variables
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
     }
 
     fn output(&self) -> Vec<String> {

@@ -24,7 +24,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) async fn open(grounds: &Arc<Grounds>, given: &Given, history: &History) -> Judged<Self> {
+    pub(crate) async fn open(
+        grounds: &Arc<Grounds>,
+        given: &Given,
+        history: &History,
+    ) -> Judged<Self> {
         let schema = match grounds.fresh_schema().await {
             Ok(schema) => schema,
             Err(error) => return Stop::inconclusive(format!("no fresh schema: {error}")),
@@ -46,8 +50,11 @@ impl Place {
 
     /// What every instance in this place is given, with the database behind `front`.
     pub(crate) fn env(&self, front: &Front) -> Env {
-        let (role, password, database) =
-            (self.schema.role(), self.schema.password(), self.schema.database());
+        let (role, password, database) = (
+            self.schema.role(),
+            self.schema.password(),
+            self.schema.database(),
+        );
         let port = front.port();
         let mut env = Env::new();
         env.set(

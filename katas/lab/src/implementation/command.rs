@@ -51,9 +51,12 @@ impl Command {
         timeout: Duration,
         output: &Output,
     ) -> Result<Self, StartError> {
-        let port = free_port().map_err(|error| StartError::Ended(format!("no free port: {error}")))?;
+        let port =
+            free_port().map_err(|error| StartError::Ended(format!("no free port: {error}")))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut program = Program::shell(line).directory(directory).env("PORT", port.to_string());
+        let mut program = Program::shell(line)
+            .directory(directory)
+            .env("PORT", port.to_string());
         for (name, value) in env.iter() {
             program = program.env(name, value);
         }
@@ -102,7 +105,10 @@ impl Command {
 
     pub(crate) async fn stop(mut self) {
         let _ = self.process.signal_group(Signal::TERM);
-        if tokio::time::timeout(STOP, self.process.wait()).await.is_err() {
+        if tokio::time::timeout(STOP, self.process.wait())
+            .await
+            .is_err()
+        {
             self.crash().await;
         }
     }
@@ -132,7 +138,7 @@ fn drain(mut stream: impl AsyncRead + Send + Unpin + 'static, output: Output) {
 
 /// A port below the range from which the system gives ports to outgoing connections: one that
 /// `bind(0)` chooses could be given away again before the program binds it.
-fn free_port() -> std::io::Result<u16> {
+pub(crate) fn free_port() -> std::io::Result<u16> {
     const FIRST: u16 = 20_000;
     const LAST: u16 = 31_999;
     let mut last = None;
@@ -148,7 +154,12 @@ fn free_port() -> std::io::Result<u16> {
 
 /// Whether the program's last words say that its port was taken.
 fn port_was_taken(output: &Output) -> bool {
-    let said = ["eaddrinuse", "address already in use", "address in use", "bindexception"];
+    let said = [
+        "eaddrinuse",
+        "address already in use",
+        "address in use",
+        "bindexception",
+    ];
     output.lines().iter().any(|line| {
         let line = line.to_ascii_lowercase();
         said.iter().any(|words| line.contains(words))

@@ -67,9 +67,20 @@ impl InProcess {
         output: Output,
     ) -> Result<Self, StartError> {
         quieten_panics();
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        // Only `serve` names a port; everything else takes what is free.
+        let port = env
+            .text("PORT")
+            .ok()
+            .and_then(|port| port.parse().ok())
+            .unwrap_or(0);
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-            .map_err(|error| StartError::Ended(format!("no free port: {error}")))?;
+            .map_err(|error| {
+                StartError::Ended(match port {
+                    0 => format!("no free port: {error}"),
+                    port => format!("port {port}: {error}"),
+                })
+            })?;
         let address = listener
             .local_addr()
             .map_err(|error| StartError::Ended(format!("no free port: {error}")))?;
@@ -97,7 +108,9 @@ impl InProcess {
             let _ = leaving.send(());
         });
         if let Err(error) = spawned {
-            return Err(StartError::Ended(format!("no thread for another instance: {error}")));
+            return Err(StartError::Ended(format!(
+                "no thread for another instance: {error}"
+            )));
         }
 
         match tokio::time::timeout(timeout, starting).await {
@@ -207,7 +220,11 @@ fn not_yet(message: &str) -> Option<String> {
         .strip_prefix("not yet implemented")
         .or_else(|| message.strip_prefix("not implemented"))?;
     let what = rest.trim_start_matches(':').trim();
-    Some(if what.is_empty() { "todo!()".to_owned() } else { what.to_owned() })
+    Some(if what.is_empty() {
+        "todo!()".to_owned()
+    } else {
+        what.to_owned()
+    })
 }
 
 fn message(panic: &dyn Any) -> String {
@@ -265,7 +282,10 @@ fn quieten_panics() {
         let shown = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             let current = std::thread::current();
-            let Some(id) = current.name().and_then(|name| name.strip_prefix(THREAD_NAME)) else {
+            let Some(id) = current
+                .name()
+                .and_then(|name| name.strip_prefix(THREAD_NAME))
+            else {
                 return shown(panic);
             };
             let outputs = OUTPUTS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -274,8 +294,14 @@ fn quieten_panics() {
                 .ok()
                 .and_then(|id: u64| outputs.as_ref().and_then(|outputs| outputs.get(&id)));
             if let Some(output) = output {
-                let place = panic.location().map(ToString::to_string).unwrap_or_default();
-                output.push(&format!("panicked at {place}: {}", message(panic.payload())));
+                let place = panic
+                    .location()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                output.push(&format!(
+                    "panicked at {place}: {}",
+                    message(panic.payload())
+                ));
             }
         }));
     });
@@ -287,10 +313,19 @@ mod tests {
 
     #[test]
     fn a_todo_is_told_from_every_other_panic() {
-        assert_eq!(not_yet("not yet implemented: step 1"), Some("step 1".to_owned()));
+        assert_eq!(
+            not_yet("not yet implemented: step 1"),
+            Some("step 1".to_owned())
+        );
         assert_eq!(not_yet("not yet implemented"), Some("todo!()".to_owned()));
         assert_eq!(not_yet("index out of bounds"), None);
-        assert_eq!(panic_answer("not yet implemented: x").status(), StatusCode::NOT_IMPLEMENTED);
-        assert_eq!(panic_answer("boom").status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(
+            panic_answer("not yet implemented: x").status(),
+            StatusCode::NOT_IMPLEMENTED
+        );
+        assert_eq!(
+            panic_answer("boom").status(),
+            StatusCode::INTERNAL_SERVER_ERROR
+        );
     }
 }

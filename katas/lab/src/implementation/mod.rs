@@ -9,6 +9,7 @@ mod output;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub(crate) use command::free_port;
 pub(crate) use output::Output;
 
 use crate::{
@@ -172,7 +173,11 @@ impl Health {
         match asked.send().await {
             Ok(reply) if reply.status() == http::StatusCode::OK => Ok(()),
             Ok(reply) => Err(format!("GET {} answered {}", self.url, reply.status())),
-            Err(error) => Err(format!("GET {}: {}", self.url, crate::client::root_cause(&error))),
+            Err(error) => Err(format!(
+                "GET {}: {}",
+                self.url,
+                crate::client::root_cause(&error)
+            )),
         }
     }
 
