@@ -17,7 +17,7 @@ use crate::{
 const LANES: usize = 6;
 
 /// A program that makes more round trips than this for one request is in a loop of its own.
-const MOST_ROUND_TRIPS: usize = 200;
+const MOST_ROUND_TRIPS: u64 = 200;
 
 /// Where the instance crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum CrashPoint {
     /// At a round trip to the database, counted from 1.
     Database {
         /// The round trip.
-        round_trip: usize,
+        round_trip: u64,
         /// Before it reached the server, or after the server has done it.
         point: Point,
     },
@@ -91,9 +91,9 @@ struct Survey {
 /// Which points are left to try.
 #[derive(Debug)]
 struct Agenda {
-    next: [usize; 2],
+    next: [u64; 2],
     /// The first round trip that was not there, once one is known.
-    end: [usize; 2],
+    end: [u64; 2],
     fakes: Vec<FakePoint>,
     scene: usize,
 }

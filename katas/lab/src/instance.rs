@@ -26,7 +26,7 @@ pub(crate) struct Setting {
     pub(crate) name: String,
     pub(crate) implementation: Implementation,
     pub(crate) env: Env,
-    pub(crate) front: Front,
+    pub(crate) front: Arc<Front>,
     pub(crate) history: History,
     pub(crate) start_timeout: Duration,
     pub(crate) admin: PgPool,
@@ -119,13 +119,11 @@ impl Instance {
         // Silence first, so that nothing that the dying instance still says reaches the server,
         // then kill, then cut, which discards what was held.
         let front = self.front();
-        let sessions = front.backend_pids();
         front.silence();
         if let Some(process) = self.0.process.lock().await.take() {
             process.crash().await;
         }
-        front.cut();
-        self.sessions_gone(sessions).await
+        self.sessions_gone(front.cut()).await
     }
 
     /// Ends it politely and waits until its database sessions are gone.

@@ -190,8 +190,8 @@ impl Lab {
         }
         let front = match &self.0.place.standing_front {
             Some(front) => front.clone(),
-            None => match self.0.place.grounds.open_front().await {
-                Ok(front) => front,
+            None => match self.0.place.grounds.open_front() {
+                Ok(front) => Arc::new(front),
                 Err(error) => return Stop::inconclusive(format!("no database front: {error}")),
             },
         };
@@ -230,12 +230,12 @@ impl Lab {
 
     /// A connection pool with the lab's own rights, past every front: for looking at what is there.
     pub fn admin(&self) -> &PgPool {
-        self.0.place.grounds.postgres().admin()
+        self.0.place.grounds.admin()
     }
 
     /// The schema that this lab's instances write to.
     pub fn schema(&self) -> &str {
-        self.0.place.schema.name()
+        &self.0.place.access.role
     }
 
     /// The history of this check.
@@ -306,7 +306,7 @@ impl Lab {
 
     /// Ends every instance and gives the place back. A lab that is only dropped ends them too, but
     /// leaves its schema until the server goes or the next run sweeps it.
-    pub(crate) async fn close(self) {
+    pub async fn close(self) {
         let instances = std::mem::take(&mut *lock(&self.0.instances));
         if !self.0.plan.implementation.is_ours() {
             if let Some(provider) = &self.0.place.provider {
@@ -315,7 +315,7 @@ impl Lab {
             return;
         }
         futures::future::join_all(instances.iter().map(Instance::end)).await;
-        self.0.place.schema.drop().await;
+        self.0.place.give_back().await;
     }
 }
 

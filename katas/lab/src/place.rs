@@ -1,6 +1,6 @@
 //! A place: the fresh part of the world that one check has for itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use shared::services::Schema;
 
@@ -17,10 +17,19 @@ use crate::{
 /// A schema with its role, and the fakes that the kata names.
 pub(crate) struct Place {
     pub(crate) grounds: Arc<Grounds>,
-    pub(crate) schema: Schema,
+    pub(crate) access: Access,
+    /// Taken when the place is given back.
+    schema: Mutex<Option<Schema>>,
     pub(crate) provider: Option<PaymentProvider>,
     /// The front of the one instance that somebody else runs (`env` and `--url`).
-    pub(crate) standing_front: Option<Front>,
+    pub(crate) standing_front: Option<Arc<Front>>,
+}
+
+/// How an instance gets at its schema. The role, the schema and its search path share a name.
+pub(crate) struct Access {
+    pub(crate) role: String,
+    password: String,
+    database: String,
 }
 
 impl Place {
@@ -35,14 +44,19 @@ impl Place {
         };
         let provider = match given.payment_provider {
             false => None,
-            true => match PaymentProvider::open(history.clone()).await {
+            true => match PaymentProvider::open(history.clone()) {
                 Ok(provider) => Some(provider),
                 Err(error) => return Stop::inconclusive(format!("no payment provider: {error}")),
             },
         };
         Ok(Self {
             grounds: grounds.clone(),
-            schema,
+            access: Access {
+                role: schema.role().to_owned(),
+                password: schema.password().to_owned(),
+                database: schema.database().to_owned(),
+            },
+            schema: Mutex::new(Some(schema)),
             provider,
             standing_front: None,
         })
@@ -50,11 +64,11 @@ impl Place {
 
     /// What every instance in this place is given, with the database behind `front`.
     pub(crate) fn env(&self, front: &Front) -> Env {
-        let (role, password, database) = (
-            self.schema.role(),
-            self.schema.password(),
-            self.schema.database(),
-        );
+        let Access {
+            role,
+            password,
+            database,
+        } = &self.access;
         let port = front.port();
         let mut env = Env::new();
         env.set(
@@ -71,5 +85,18 @@ impl Place {
             env.set("PAYMENT_PROVIDER_URL", provider.url());
         }
         env
+    }
+
+    /// Drops the schema and its role.
+    pub(crate) async fn give_back(&self) {
+        let schema = self
+            .schema
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(schema) = schema {
+            // What cannot be dropped now goes with the server, or is swept by the next run.
+            let _ = schema.drop().await;
+        }
     }
 }

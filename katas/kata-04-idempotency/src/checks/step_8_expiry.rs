@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use kata_lab::{Judged, Lab, Promise, Stop};
+use kata_lab::{Judged, Lab, Promise, Request, Stop};
 
 use super::till::{Payment, SLACK, pause, until_final};
 
@@ -54,12 +54,17 @@ pub async fn keeps_the_table_small(lab: Lab) -> Judged<String> {
     lab.prefer("KEY_TTL_MS", 1_000);
     let program = lab.start().await?;
     let promise = Promise::new(
-        format!("{KEYS} × POST /pay with a key each; when they had expired, one more request each 50 ms"),
-        format!("within 5 s no more than {ROWS_ALLOWED} rows besides the live keys' are left in all tables but `payments`"),
+        format!(
+            "{KEYS} × POST /pay with a key each; when they had expired, one more request each 50 ms"
+        ),
+        format!(
+            "within 5 s no more than {ROWS_ALLOWED} rows besides the live keys' are left in all tables but `payments`"
+        ),
     );
-    let payments: Vec<_> = (0..KEYS).map(|_| Payment::new(&lab)).collect();
-    let replies = stream::iter(payments.iter().map(|payment| payment.request(&program).quietly().send()));
-    let mut replies = replies.buffered(AT_ONCE);
+    let requests: Vec<_> = (0..KEYS)
+        .map(|_| Payment::new(&lab).request(&program).quietly())
+        .collect();
+    let mut replies = stream::iter(requests).map(Request::send).buffered(AT_ONCE);
     while let Some(reply) = replies.next().await {
         let reply = reply?;
         promise.holds(reply.status.is_success(), reply.to_string())?;
@@ -73,9 +78,9 @@ pub async fn keeps_the_table_small(lab: Lab) -> Judged<String> {
     let mut sent = VecDeque::new();
     loop {
         let reply = Payment::new(&lab).request(&program).quietly().send();
-        let (reply, _) = tokio::join!(reply, tokio::time::sleep(BETWEEN));
-        promise.holds(reply.as_ref().is_ok_and(|reply| reply.status.is_success()) || reply.is_err(), "a payment that was not made")?;
-        reply?;
+        let (reply, ()) = tokio::join!(reply, tokio::time::sleep(BETWEEN));
+        let reply = reply?;
+        promise.holds(reply.status.is_success(), reply.to_string())?;
         sent.push_back(Instant::now());
         while sent.front().is_some_and(|at| at.elapsed() > lifetime) {
             sent.pop_front();
@@ -83,10 +88,16 @@ pub async fn keeps_the_table_small(lab: Lab) -> Judged<String> {
         let rows = rows(&lab).await?;
         if began.elapsed() > lab.millis("KEY_TTL_MS") && rows <= sent.len() + ROWS_ALLOWED {
             lab.note(format!("{rows} rows, at most {} keys alive", sent.len()));
-            return Ok(format!("{rows} rows left after {:.1} s", began.elapsed().as_secs_f64()));
+            return Ok(format!(
+                "{rows} rows left after {:.1} s",
+                began.elapsed().as_secs_f64()
+            ));
         }
         if began.elapsed() > within {
-            return promise.broken(format!("{rows} rows, with at most {} keys alive", sent.len()));
+            return promise.broken(format!(
+                "{rows} rows, with at most {} keys alive",
+                sent.len()
+            ));
         }
     }
 }

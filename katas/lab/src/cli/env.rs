@@ -42,7 +42,7 @@ pub(super) async fn run(context: &Context, args: &EnvArgs) -> Ran {
             }
             Stop::Failed { saw, .. } => Refusal::new(saw),
         })?;
-    let front = grounds.open_front().await?;
+    let front = Arc::new(grounds.open_front()?);
     let mut env = place.env(&front);
     env.set("PORT", port);
     for (name, value) in kata.given.variables {

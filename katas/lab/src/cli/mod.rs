@@ -54,11 +54,7 @@ fn run(kata: Kata) -> u8 {
             let wants_json = line.iter().any(|word| word == "--json");
             if wants_json && error.use_stderr() {
                 let message = error.render().to_string();
-                return refuse(
-                    &kata.name.to_owned(),
-                    true,
-                    &Refusal::new(message.trim_end()),
-                );
+                return refuse(kata.name, true, &Refusal::new(message.trim_end()));
             }
             // Whoever reads the help with `| head` has seen enough.
             let _ = error.print();

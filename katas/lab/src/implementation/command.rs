@@ -7,8 +7,11 @@ use std::{
 };
 
 use rand::RngExt;
-use shared::services::guard::{Guarded, Program, Signal};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use shared::services::guard::{self, Guarded, OnOrphaned, Program, Signal};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{ChildStderr, ChildStdout},
+};
 
 use super::{Health, Output, StartError};
 use crate::app::Env;
@@ -55,7 +58,9 @@ impl Command {
             free_port().map_err(|error| StartError::Ended(format!("no free port: {error}")))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut program = Program::shell(line)
-            .directory(directory)
+            .cwd(directory)
+            .stdout(guard::Output::Piped)
+            .stderr(guard::Output::Piped)
             .env("PORT", port.to_string());
         for (name, value) in env.iter() {
             program = program.env(name, value);
@@ -67,21 +72,26 @@ impl Command {
                 program = program.env_remove(name);
             }
         }
-        let mut process = program
-            .spawn()
+        let mut process = Guarded::spawn(program, OnOrphaned::KillGroup)
             .map_err(|error| StartError::Ended(format!("`{line}` cannot be run: {error}")))?;
+        let unreadable = |error| StartError::Ended(format!("`{line}` cannot be heard: {error}"));
         if let Some(stdout) = process.take_stdout() {
-            drain(stdout, output.clone());
+            drain(
+                ChildStdout::from_std(stdout).map_err(unreadable)?,
+                output.clone(),
+            );
         }
         if let Some(stderr) = process.take_stderr() {
-            drain(stderr, output.clone());
+            drain(
+                ChildStderr::from_std(stderr).map_err(unreadable)?,
+                output.clone(),
+            );
         }
 
         let health = Health::new(address);
         tokio::select! {
             biased;
             status = process.wait() => {
-                let status = status.map(|status| status.to_string()).unwrap_or_else(|e| e.to_string());
                 Err(StartError::Ended(format!("`{line}` ended before it was healthy ({status})")))
             }
             healthy = health.wait(timeout) => match healthy {
@@ -98,12 +108,12 @@ impl Command {
         self.address
     }
 
-    pub(crate) async fn crash(mut self) {
+    pub(crate) async fn crash(self) {
         let _ = self.process.signal_group(Signal::KILL);
         let _ = self.process.wait().await;
     }
 
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(self) {
         let _ = self.process.signal_group(Signal::TERM);
         if tokio::time::timeout(STOP, self.process.wait())
             .await

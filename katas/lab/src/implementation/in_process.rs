@@ -44,6 +44,9 @@ const WORKER_THREADS: usize = 2;
 /// How long a polite stop waits for requests that still run.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// How long the end of an instance waits for threads that do not come to an await.
+const SHUTDOWN: Duration = Duration::from_secs(2);
+
 /// Threads of instances are named so that the panic hook knows whose panic it sees.
 const THREAD_NAME: &str = "kata-instance-";
 
@@ -187,8 +190,9 @@ fn run(
             let _ = tokio::time::timeout(DRAIN, serve).await;
         }
     });
-    // Waits for nothing: a handler that blocks its thread must not hold up the crash.
-    runtime.shutdown_background();
+    // Until every task is dropped, so that nothing of the instance acts after its crash; but a
+    // handler that blocks its thread must not hold the crash up for long.
+    runtime.shutdown_timeout(SHUTDOWN);
 }
 
 /// The router with what every instance has: `/health`, and panics as answers.
