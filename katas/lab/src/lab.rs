@@ -277,6 +277,11 @@ impl Lab {
         }
     }
 
+    /// The place that it stands in.
+    pub(crate) fn place(&self) -> &Place {
+        &self.0.place
+    }
+
     /// What failed, with everything that shows it.
     pub(crate) fn evidence(&self) -> (History, Vec<String>) {
         match &*lock(&self.0.evidence) {

@@ -70,9 +70,20 @@ impl InProcess {
         output: Output,
     ) -> Result<Self, StartError> {
         quieten_panics();
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        // Only `serve` names a port; everything else takes what is free.
+        let port = env
+            .text("PORT")
+            .ok()
+            .and_then(|port| port.parse().ok())
+            .unwrap_or(0);
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-            .map_err(|error| StartError::Ended(format!("no free port: {error}")))?;
+            .map_err(|error| {
+                StartError::Ended(match port {
+                    0 => format!("no free port: {error}"),
+                    port => format!("port {port}: {error}"),
+                })
+            })?;
         let address = listener
             .local_addr()
             .map_err(|error| StartError::Ended(format!("no free port: {error}")))?;
