@@ -5,3 +5,4 @@
 pub mod db;
 pub mod http;
 pub mod services;
+pub mod telemetry;

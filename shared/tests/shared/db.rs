@@ -246,7 +246,7 @@ async fn begin_dropped_at_any_await_leaves_no_open_transaction() -> Outcome {
             .unwrap();
     };
     let (drops, open) = open_after_drops(&database, 100, make).await;
-    assert!(drops > 100, "{drops}");
+    assert!(drops >= 100, "{drops}");
     assert_eq!(open, 0, "of {drops} drops");
     Ok(())
 }
@@ -268,7 +268,7 @@ async fn a_transaction_dropped_at_any_await_leaves_no_open_transaction() -> Outc
         .unwrap();
     };
     let (drops, open) = open_after_drops(&database, 100, make).await;
-    assert!(drops > 300, "{drops}");
+    assert!(drops >= 100, "{drops}");
     assert_eq!(open, 0, "of {drops} drops");
     let odd = "select count(*) filter (where n = 1) - count(*) filter (where n = 2) from t";
     assert_eq!(

@@ -11,11 +11,13 @@
 mod db;
 mod download;
 mod guard;
+mod http;
 mod named;
 mod postgres;
 mod redis;
 mod role;
 mod support;
+mod telemetry;
 
 fn main() -> std::process::ExitCode {
     if let Some(role) = std::env::var_os(role::VARIABLE) {
@@ -29,6 +31,8 @@ fn main() -> std::process::ExitCode {
         download::tests(),
         redis::tests(),
         db::tests(),
+        http::tests(),
+        telemetry::tests(),
     ];
     let tests = tests.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, tests).exit_code()
