@@ -21,8 +21,7 @@ use super::{
 /// A crash at every round trip to the database and at every moment of the call to the provider.
 pub async fn survives_a_crash_at_every_point(lab: Lab) -> Judged<String> {
     short_lease(&lab);
-    at_every_crash_point(&lab, |stage, point| async move {
-        let program = stage.start().await?;
+    at_every_crash_point(&lab, |stage, program, point| async move {
         let payment = Payment::new(&stage);
         let promise = Promise::new(
             format!("POST /pay; crashed {point}; started again; the client tried until it got an answer; one more restart, and once more"),
