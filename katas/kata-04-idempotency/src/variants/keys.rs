@@ -68,6 +68,22 @@ pub struct Row {
     pub answer: Option<Answer>,
 }
 
+/// `fingerprint, status, content_type, body` of a row.
+pub type Columns = (String, Option<i32>, Option<String>, Option<String>);
+
+impl From<Columns> for Row {
+    fn from((fingerprint, status, content_type, body): Columns) -> Self {
+        Self {
+            fingerprint,
+            answer: status.map(|status| Answer {
+                status: u16::try_from(status).unwrap_or_default(),
+                content_type: content_type.unwrap_or_default(),
+                body: body.unwrap_or_default(),
+            }),
+        }
+    }
+}
+
 /// What a request finds when it comes with a key.
 #[derive(Debug, Clone)]
 pub enum Claim {

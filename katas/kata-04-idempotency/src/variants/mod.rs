@@ -101,10 +101,12 @@ fn flawed() -> Vec<Variant> {
                 "charges_once_across_instances",
                 "rejects_a_reused_key",
                 "rejects_a_reused_key_while_running",
+                "keeps_callers_apart",
                 "answers_a_client_that_gave_up",
                 "retries_with_the_same_provider_key",
                 "survives_a_crash_at_every_point",
                 "fences_a_late_failure",
+                "fences_across_expiry",
                 "fences_a_silenced_instance",
                 "remembers_a_decline",
             ]),
@@ -126,7 +128,8 @@ fn flawed() -> Vec<Variant> {
             "check-then-act",
             "check then act",
             // Nothing is written before the effect: no lock, no fingerprint, no name for a second
-            // attempt, which makes it a second charge after a crash too.
+            // attempt, which makes it a second charge after a crash too. And whoever ends last
+            // writes over what is there, after the key's first life as well.
             Flawed(&[
                 "charges_once_under_concurrency",
                 "charges_once_across_instances",
@@ -134,7 +137,9 @@ fn flawed() -> Vec<Variant> {
                 "answers_a_client_that_gave_up",
                 "retries_with_the_same_provider_key",
                 "survives_a_crash_at_every_point",
+                "fences_across_expiry",
                 "does_a_message_once",
+                "finishes_what_it_acked",
                 "survives_a_crash_in_a_message",
             ]),
             check_then_act::app,
@@ -158,7 +163,13 @@ fn flawed() -> Vec<Variant> {
         Variant::new(
             "no-fingerprint",
             "no fingerprint",
-            Flawed(&["rejects_a_reused_key", "rejects_a_reused_key_while_running"]),
+            // Fencing promises too that another body is still refused afterwards.
+            Flawed(&[
+                "rejects_a_reused_key",
+                "rejects_a_reused_key_while_running",
+                "fences_a_late_failure",
+                "fences_a_silenced_instance",
+            ]),
             no_fingerprint::app,
         ),
         Variant::new(
