@@ -54,10 +54,22 @@ fn steps() -> Vec<Step> {
                 "Parse the key: strip one pair of quotes, then 1 to 255 of [A-Za-z0-9._:-], else 400. `select status, content_type, body from idempotency_keys where account = $1 and key = $2`; if there is a row, send it with `Idempotency-Replayed: true`; else charge, then insert payment and answer in one transaction.",
             ],
             checks: vec![
-                check!(step_1_replay::requires_a_key, "which of your code paths reaches the provider without a key?"),
-                check!(step_1_replay::rejects_wrong_input, "is every member checked before the first effect, and is a refusal kept out of the table?"),
-                check!(step_1_replay::replays_the_first_answer, "what exactly is stored, and is it stored where a restart and another instance find it?"),
-                check!(step_1_replay::shows_the_payment, "is the payment committed before the 201 leaves, and does the query ask whose it is?"),
+                check!(
+                    step_1_replay::requires_a_key,
+                    "which of your code paths reaches the provider without a key?"
+                ),
+                check!(
+                    step_1_replay::rejects_wrong_input,
+                    "is every member checked before the first effect, and is a refusal kept out of the table?"
+                ),
+                check!(
+                    step_1_replay::replays_the_first_answer,
+                    "what exactly is stored, and is it stored where a restart and another instance find it?"
+                ),
+                check!(
+                    step_1_replay::shows_the_payment,
+                    "is the payment committed before the 201 leaves, and does the query ask whose it is?"
+                ),
             ],
         },
         Step {
@@ -68,8 +80,14 @@ fn steps() -> Vec<Step> {
                 "`insert into idempotency_keys (account, key, fingerprint, locked_until) values (…) on conflict do nothing`; one row inserted: you own it, go on; none: somebody else does, answer 409 with `Retry-After`, or wait for their answer.",
             ],
             checks: vec![
-                check!(step_2_concurrency::charges_once_under_concurrency, "what stops request 2 between looking for the key and writing it?"),
-                check!(step_2_concurrency::charges_once_across_instances, "where does your lock live, and who else can see it?"),
+                check!(
+                    step_2_concurrency::charges_once_under_concurrency,
+                    "what stops request 2 between looking for the key and writing it?"
+                ),
+                check!(
+                    step_2_concurrency::charges_once_across_instances,
+                    "where does your lock live, and who else can see it?"
+                ),
             ],
         },
         Step {
@@ -80,9 +98,18 @@ fn steps() -> Vec<Step> {
                 "Hash the four members (in a fixed order, with separators), store the hash with the claim; different hash: 422, whether or not the first is still running. Make (account, key) the primary key, and put the account into the provider's key.",
             ],
             checks: vec![
-                check!(step_3_reuse::rejects_a_reused_key, "which members does your fingerprint cover?"),
-                check!(step_3_reuse::rejects_a_reused_key_while_running, "when is the fingerprint written, and what is compared first: the state or the fingerprint?"),
-                check!(step_3_reuse::keeps_callers_apart, "what do two accounts share that they should not: a row, or the provider's key?"),
+                check!(
+                    step_3_reuse::rejects_a_reused_key,
+                    "which members does your fingerprint cover?"
+                ),
+                check!(
+                    step_3_reuse::rejects_a_reused_key_while_running,
+                    "when is the fingerprint written, and what is compared first: the state or the fingerprint?"
+                ),
+                check!(
+                    step_3_reuse::keeps_callers_apart,
+                    "what do two accounts share that they should not: a row, or the provider's key?"
+                ),
             ],
         },
         Step {
@@ -117,11 +144,26 @@ fn steps() -> Vec<Step> {
                 "`on conflict (account, key) do update set token = nextval('tokens'), locked_until = now() + lease where idempotency_keys.status is null and locked_until < now() and fingerprint = excluded.fingerprint returning token`; finish and release with `where account = … and key = … and token = $mine`. Take tokens from a sequence: a counter in the row starts again when the row does.",
             ],
             checks: vec![
-                check!(step_6_crashes::survives_a_crash_at_every_point, "which two writes belong together, and what does a retry find between them?"),
-                check!(step_6_crashes::frees_the_key_when_the_lease_is_over, "what tells a dead handler's claim from a living one's?"),
-                check!(step_6_crashes::fences_a_late_failure, "when the first handler ends, how does it know that the key is no longer its own?"),
-                check!(step_6_crashes::fences_across_expiry, "can two claims on one key ever have the same token?"),
-                check!(step_6_crashes::fences_a_silenced_instance, "which of the late instance's statements lack the token?"),
+                check!(
+                    step_6_crashes::survives_a_crash_at_every_point,
+                    "which two writes belong together, and what does a retry find between them?"
+                ),
+                check!(
+                    step_6_crashes::frees_the_key_when_the_lease_is_over,
+                    "what tells a dead handler's claim from a living one's?"
+                ),
+                check!(
+                    step_6_crashes::fences_a_late_failure,
+                    "when the first handler ends, how does it know that the key is no longer its own?"
+                ),
+                check!(
+                    step_6_crashes::fences_across_expiry,
+                    "can two claims on one key ever have the same token?"
+                ),
+                check!(
+                    step_6_crashes::fences_a_silenced_instance,
+                    "which of the late instance's statements lack the token?"
+                ),
             ],
         },
         Step {
@@ -132,8 +174,14 @@ fn steps() -> Vec<Step> {
                 "402: finish with the problem document. Outage: delete your own claim (`where token = $mine`), or leave it to its lease, and answer 503.",
             ],
             checks: vec![
-                check!(step_7_memory::remembers_a_decline, "is a decline stored like a capture?"),
-                check!(step_7_memory::forgets_an_outage, "what is left in the table after the provider was away?"),
+                check!(
+                    step_7_memory::remembers_a_decline,
+                    "is a decline stored like a capture?"
+                ),
+                check!(
+                    step_7_memory::forgets_an_outage,
+                    "what is left in the table after the provider was away?"
+                ),
             ],
         },
         Step {
@@ -144,8 +192,14 @@ fn steps() -> Vec<Step> {
                 "Treat a row with `expires_at <= now()` as free in the claiming statement; delete expired rows in batches, in a background task or on each request. The provider's key must depend on the payment, not on account and key alone.",
             ],
             checks: vec![
-                check!(step_8_expiry::frees_expired_keys, "does the provider know this key from an earlier payment?"),
-                check!(step_8_expiry::keeps_the_table_small, "who deletes expired rows, and how many at a time?"),
+                check!(
+                    step_8_expiry::frees_expired_keys,
+                    "does the provider know this key from an earlier payment?"
+                ),
+                check!(
+                    step_8_expiry::keeps_the_table_small,
+                    "who deletes expired rows, and how many at a time?"
+                ),
             ],
         },
         Step {
@@ -156,10 +210,22 @@ fn steps() -> Vec<Step> {
                 "Use the same claim, charge, finish with the scope `message` and the message's id; 2xx after finish; 409 or 503 while it runs or the provider is away, and the broker comes again; a decline is an ack. A duplicate of a running message must not be acked.",
             ],
             checks: vec![
-                check!(step_9_messages::does_a_message_once, "what do two pushes of one message share?"),
-                check!(step_9_messages::finishes_what_it_acked, "what is on disk at the moment of the ack, and who goes on with it?"),
-                check!(step_9_messages::survives_a_crash_in_a_message, "which write says that the message is done, and is the effect committed by then?"),
-                check!(step_9_messages::settles_declines_and_unknown_messages, "what would the broker do with your answer, for ever?"),
+                check!(
+                    step_9_messages::does_a_message_once,
+                    "what do two pushes of one message share?"
+                ),
+                check!(
+                    step_9_messages::finishes_what_it_acked,
+                    "what is on disk at the moment of the ack, and who goes on with it?"
+                ),
+                check!(
+                    step_9_messages::survives_a_crash_in_a_message,
+                    "which write says that the message is done, and is the effect committed by then?"
+                ),
+                check!(
+                    step_9_messages::settles_declines_and_unknown_messages,
+                    "what would the broker do with your answer, for ever?"
+                ),
             ],
         },
     ]

@@ -6,10 +6,10 @@ use std::{
 };
 
 /// One line of a history.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Event {
-    /// Time since the check began.
-    #[serde(serialize_with = "as_millis")]
+    /// Time since the check began; milliseconds with one decimal place in JSON.
+    #[serde(serialize_with = "as_millis", deserialize_with = "from_millis")]
     pub at: Duration,
     /// Who acted: `request 17`, `provider`, `lab`.
     pub actor: String,
@@ -19,6 +19,11 @@ pub struct Event {
 
 fn as_millis<S: serde::Serializer>(at: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_f64((at.as_secs_f64() * 10_000.0).round() / 10.0)
+}
+
+fn from_millis<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let millis: f64 = serde::Deserialize::deserialize(from)?;
+    Duration::try_from_secs_f64(millis / 1_000.0).map_err(serde::de::Error::custom)
 }
 
 /// An append-only list of events, shared by everything that acts in a lab.

@@ -277,6 +277,11 @@ impl Lab {
         }
     }
 
+    /// The place that it stands in.
+    pub(crate) fn place(&self) -> &Place {
+        &self.0.place
+    }
+
     /// What failed, with everything that shows it.
     pub(crate) fn evidence(&self) -> (History, Vec<String>) {
         match &*lock(&self.0.evidence) {
@@ -301,7 +306,7 @@ impl Lab {
 
     /// Ends every instance and gives the place back. A lab that is only dropped ends them too, but
     /// leaves its schema until the server goes or the next run sweeps it.
-    pub(crate) async fn close(self) {
+    pub async fn close(self) {
         let instances = std::mem::take(&mut *lock(&self.0.instances));
         if !self.0.plan.implementation.is_ours() {
             if let Some(provider) = &self.0.place.provider {

@@ -1,6 +1,7 @@
 //! The gym's equipment: what every kata is run, broken and judged with.
 
 mod app;
+pub mod cli;
 mod client;
 mod crash_points;
 pub mod experiment;
@@ -11,9 +12,12 @@ mod implementation;
 mod instance;
 mod kata;
 mod lab;
+pub mod matrix;
 mod place;
 pub mod proxy;
+pub mod report;
 mod runner;
+pub mod testing;
 mod verdict;
 
 pub use app::{App, BoxError, Env, EnvError, Task};

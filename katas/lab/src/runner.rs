@@ -33,10 +33,11 @@ pub struct Session {
     grounds: Arc<Grounds>,
     seed: u64,
     start_timeout: Duration,
-    labs: Semaphore,
-    program_labs: Semaphore,
+    // Shared by all sessions that differ in their seed only.
+    labs: Arc<Semaphore>,
+    program_labs: Arc<Semaphore>,
     // Checks that measure take it for writing, all others for reading.
-    quiet: RwLock<()>,
+    quiet: Arc<RwLock<()>>,
     standing: Option<Arc<Place>>,
 }
 
@@ -61,9 +62,9 @@ impl Session {
             grounds,
             seed,
             start_timeout,
-            labs: Semaphore::new(LABS),
-            program_labs: Semaphore::new(PROGRAM_LABS),
-            quiet: RwLock::default(),
+            labs: Arc::new(Semaphore::new(LABS)),
+            program_labs: Arc::new(Semaphore::new(PROGRAM_LABS)),
+            quiet: Arc::default(),
             standing: None,
         }
     }
@@ -71,10 +72,25 @@ impl Session {
     /// The same, for a program that somebody else runs in this place: one check at a time.
     pub(crate) fn in_place(self, place: Arc<Place>) -> Self {
         Self {
-            labs: Semaphore::new(1),
-            program_labs: Semaphore::new(1),
+            labs: Arc::new(Semaphore::new(1)),
+            program_labs: Arc::new(Semaphore::new(1)),
             standing: Some(place),
             ..self
+        }
+    }
+
+    /// The same with another seed. Both keep to the same limits together, so that repeats may
+    /// overlap.
+    pub fn with_seed(&self, seed: u64) -> Self {
+        Self {
+            kata: self.kata.clone(),
+            grounds: self.grounds.clone(),
+            seed,
+            start_timeout: self.start_timeout,
+            labs: self.labs.clone(),
+            program_labs: self.program_labs.clone(),
+            quiet: self.quiet.clone(),
+            standing: self.standing.clone(),
         }
     }
 
@@ -186,19 +202,29 @@ impl Session {
         };
         // On a task of its own, so that a mistake of the check's own (a panic) is contained.
         let running = tokio::spawn(check.run(lab.clone()));
-        let abort = running.abort_handle();
+        let abort = AbortOnDrop(running.abort_handle());
         let verdict = match tokio::time::timeout(CHECK_DEADLINE, running).await {
             Ok(Ok(Ok(note))) => Verdict::Passed(note),
             Ok(Ok(Err(stop))) => with_lab(*stop, &lab),
             Ok(Err(error)) => Verdict::Inconclusive(format!("the check itself failed: {error}")),
             Err(_) => {
-                abort.abort();
+                drop(abort);
                 let limit = CHECK_DEADLINE.as_secs();
                 Verdict::Inconclusive(format!("the check was not done after {limit} s"))
             }
         };
         lab.close().await;
         verdict
+    }
+}
+
+/// Ends a task with whoever waits for it: a check must not go on in somebody's place after the
+/// person has gone.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::history::Event;
 
@@ -22,7 +22,7 @@ pub enum Verdict {
 }
 
 /// A verdict without its details; the words are those of `--json`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VerdictKind {
     /// See [`Verdict::Passed`].
@@ -76,7 +76,7 @@ impl fmt::Display for VerdictKind {
 }
 
 /// Why a check failed: what was done, what the contract promises, what happened instead.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What the lab did.
     pub did: String,

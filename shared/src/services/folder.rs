@@ -299,7 +299,7 @@ fn short_folder(name: &str) -> Result<PathBuf, ServiceError> {
 ///
 /// A relative `CARGO_TARGET_DIR` is relative to the folder where Cargo was called, which is not
 /// ours when a test runs: then the place of our own program is the better witness.
-fn target_folder() -> PathBuf {
+pub fn target_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from)
         && folder.is_absolute()
     {

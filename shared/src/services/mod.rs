@@ -44,6 +44,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use error::ServiceError;
+pub use folder::target_folder;
 pub use postgres::{Options, Postgres};
 pub use redis::{Keyspace, Redis, RedisOptions};
 pub use schema::Schema;

@@ -26,7 +26,7 @@ def check_then_act(account: str, key: str, payment: dict) -> Answer:
     known = database.run(
         """
         select fingerprint, status, media_type, body from idempotency_keys
-        where account = %(account)s and key = %(key)s and expires_at > now()
+        where account = %(account)s and key = %(key)s and expires_at > now() and status is not null
         """,
         account=account,
         key=key,

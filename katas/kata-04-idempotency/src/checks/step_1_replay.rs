@@ -15,24 +15,36 @@ pub async fn requires_a_key(lab: Lab) -> Judged {
         ("no Idempotency-Key", None),
         ("an empty Idempotency-Key", Some("")),
         ("Idempotency-Key: \"\"", Some("\"\"")),
-        ("an Idempotency-Key whose quote is not closed", Some("\"4f1c")),
+        (
+            "an Idempotency-Key whose quote is not closed",
+            Some("\"4f1c"),
+        ),
         ("an Idempotency-Key of 256 characters", Some(&too_long)),
     ];
     for (what, key) in wrong {
         let promise = Promise::new(format!("POST /pay with {what}"), "400, and no charge");
         let request = match key {
             Some(key) => payment.request_with_key(&program, key),
-            None => program.post("/pay").bearer(&payment.account).json(&payment.body()),
+            None => program
+                .post("/pay")
+                .bearer(&payment.account)
+                .json(&payment.body()),
         };
         let reply = request.send().await?;
         promise.holds(reply.status == StatusCode::BAD_REQUEST, reply.to_string())?;
-        promise.holds(payment.calls(&lab) == 0, format!("{reply}, and a call to the provider"))?;
+        promise.holds(
+            payment.calls(&lab) == 0,
+            format!("{reply}, and a call to the provider"),
+        )?;
     }
     let promise = Promise::new(
         "POST /pay with an Idempotency-Key of 255 characters",
         "the payment is made",
     );
-    let reply = payment.request_with_key(&program, &"k".repeat(255)).send().await?;
+    let reply = payment
+        .request_with_key(&program, &"k".repeat(255))
+        .send()
+        .await?;
     match payment.not_paid_by(&lab, &reply) {
         None => Ok(()),
         Some(saw) => promise.broken(saw),
@@ -61,7 +73,10 @@ pub async fn rejects_wrong_input(lab: Lab) -> Judged {
         if let Some(why) = reply.not_a_problem() {
             return promise.broken(format!("{reply}, with {why}"));
         }
-        promise.holds(lab.provider().calls().is_empty(), format!("{reply}, and a call"))?;
+        promise.holds(
+            lab.provider().calls().is_empty(),
+            format!("{reply}, and a call"),
+        )?;
     }
 
     let promise = Promise::new(
@@ -75,10 +90,19 @@ pub async fn rejects_wrong_input(lab: Lab) -> Judged {
         .bytes("text/plain", payment.body().to_string().into_bytes());
     let reply = request.send().await?;
     let also = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    promise.holds(refused.contains(&reply.status) || reply.status == also, reply.to_string())?;
+    promise.holds(
+        refused.contains(&reply.status) || reply.status == also,
+        reply.to_string(),
+    )?;
 
-    for (what, authorization) in [("no Authorization", None), ("Authorization: Basic YTpi", Some("Basic YTpi"))] {
-        let promise = Promise::new(format!("POST /pay with {what}"), "401, and no call to the provider");
+    for (what, authorization) in [
+        ("no Authorization", None),
+        ("Authorization: Basic YTpi", Some("Basic YTpi")),
+    ] {
+        let promise = Promise::new(
+            format!("POST /pay with {what}"),
+            "401, and no call to the provider",
+        );
         let mut request = program
             .post("/pay")
             .header("idempotency-key", &payment.key)
@@ -88,7 +112,10 @@ pub async fn rejects_wrong_input(lab: Lab) -> Judged {
         }
         let reply = request.send().await?;
         promise.holds(reply.status == StatusCode::UNAUTHORIZED, reply.to_string())?;
-        promise.holds(lab.provider().calls().is_empty(), format!("{reply}, and a call"))?;
+        promise.holds(
+            lab.provider().calls().is_empty(),
+            format!("{reply}, and a call"),
+        )?;
     }
 
     let promise = Promise::new("GET /nowhere", "404");
@@ -109,7 +136,10 @@ pub async fn rejects_wrong_input(lab: Lab) -> Judged {
 /// Each wrong body with what is wrong about it.
 fn wrong_bodies(payment: &Payment) -> Vec<(String, String)> {
     let mut bodies = vec![
-        ("a body that is not JSON".to_owned(), "{\"payment_id\":".to_owned()),
+        (
+            "a body that is not JSON".to_owned(),
+            "{\"payment_id\":".to_owned(),
+        ),
         ("a list as its body".to_owned(), "[]".to_owned()),
         ("an empty body".to_owned(), String::new()),
     ];
@@ -138,7 +168,11 @@ fn wrong_bodies(payment: &Payment) -> Vec<(String, String)> {
     for (member, value) in values {
         let mut body = payment.body();
         let text = value.to_string();
-        let shown = if text.len() > 30 { "65 characters".to_owned() } else { text };
+        let shown = if text.len() > 30 {
+            "65 characters".to_owned()
+        } else {
+            text
+        };
         body[member] = value;
         bodies.push((format!("{member}: {shown}"), body.to_string()));
     }
@@ -158,8 +192,8 @@ pub async fn replays_the_first_answer(lab: Lab) -> Judged<Option<String>> {
     if let Some(saw) = payment.not_paid_by(&lab, &first) {
         return promise.broken(saw);
     }
-    let complete = first.status == StatusCode::CREATED
-        && first.text("status").as_deref() == Some("captured");
+    let complete =
+        first.status == StatusCode::CREATED && first.text("status").as_deref() == Some("captured");
     promise.holds(complete, first.to_string())?;
     promise.holds(!is_marked(&first), "Idempotency-Replayed: true")?;
 
@@ -169,7 +203,9 @@ pub async fn replays_the_first_answer(lab: Lab) -> Judged<Option<String>> {
         replays(&lab, &payment, &first, &program, key, &did).await?;
     }
     if !lab.can_start_instances() {
-        return Ok(Some("not tried here: another instance, a restart".to_owned()));
+        return Ok(Some(
+            "not tried here: another instance, a restart".to_owned(),
+        ));
     }
     let other = lab.start_as("second instance").await?;
     let did = "POST /pay again, through another instance";
@@ -198,14 +234,19 @@ async fn replays(
         && again.media_type() == first.media_type()
         && again.json() == first.json();
     promise.holds(same, again.to_string())?;
-    promise.holds(is_marked(&again), format!("{again}, not marked as a replay"))?;
+    promise.holds(
+        is_marked(&again),
+        format!("{again}, not marked as a replay"),
+    )?;
     let calls = payment.calls(lab);
     promise.holds(calls == 1, format!("{calls} calls to the provider"))
 }
 
 /// Whether an answer says that it is a replay.
 pub(super) fn is_marked(reply: &Reply) -> bool {
-    reply.header("idempotency-replayed").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    reply
+        .header("idempotency-replayed")
+        .is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 /// A payment is there to be read at once after its 201, by its own account only.

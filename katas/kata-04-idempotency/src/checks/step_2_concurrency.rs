@@ -18,7 +18,10 @@ pub async fn charges_once_under_concurrency(lab: Lab) -> Judged {
 /// The same through two instances: a lock in the memory of a process does not hold here.
 pub async fn charges_once_across_instances(lab: Lab) -> Judged {
     long_lease(&lab);
-    let instances = [lab.start_as("instance A").await?, lab.start_as("instance B").await?];
+    let instances = [
+        lab.start_as("instance A").await?,
+        lab.start_as("instance B").await?,
+    ];
     crowd(&lab, &instances).await
 }
 
@@ -38,7 +41,12 @@ async fn crowd(lab: &Lab, instances: &[Instance]) -> Judged {
         let trap = lab.provider().trap_payment(&payment.payment_id);
         let at = |number: usize| &instances[number % instances.len()];
         let mut crowd: Vec<Pending> = (0..CROWD)
-            .map(|number| payment.request(at(number)).actor(format!("request {}", number + 1)).spawn())
+            .map(|number| {
+                payment
+                    .request(at(number))
+                    .actor(format!("request {}", number + 1))
+                    .spawn()
+            })
             .collect();
 
         let early = futures::future::select_all(crowd.iter_mut().map(|one| Box::pin(early(one))));
@@ -82,7 +90,10 @@ async fn early(one: &mut Pending) -> Judged<String> {
 fn one_call_and_one_charge(lab: &Lab, payment: &Payment, promise: &Promise) -> Judged {
     let (captures, saw) = payment.captures(lab);
     let calls = payment.calls(lab);
-    promise.holds(captures == 1 && calls == 1, format!("{saw}, {calls} calls to the provider"))
+    promise.holds(
+        captures == 1 && calls == 1,
+        format!("{saw}, {calls} calls to the provider"),
+    )
 }
 
 fn agree(
@@ -102,5 +113,8 @@ fn agree(
             Err(silence) => return promise.broken(silence.to_string()),
         }
     }
-    promise.holds(paid > 0, format!("{} × 409 and no answer that says paid", replies.len()))
+    promise.holds(
+        paid > 0,
+        format!("{} × 409 and no answer that says paid", replies.len()),
+    )
 }

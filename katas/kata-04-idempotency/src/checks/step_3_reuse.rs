@@ -20,24 +20,37 @@ pub async fn rejects_a_reused_key(lab: Lab) -> Judged {
     }
     for (member, other) in payment.with_one_member_changed(&lab) {
         let promise = Promise::new(
-            format!("POST /pay with the same key and another {member}, after the first was answered"),
+            format!(
+                "POST /pay with the same key and another {member}, after the first was answered"
+            ),
             "422, nothing of the first answer in it, and no call to the provider",
         );
         let calls = lab.provider().calls().len();
         let reply = other.request(&program).send().await?;
         refused(&promise, &reply, &first)?;
         let more = lab.provider().calls().len() - calls;
-        promise.holds(more == 0, format!("{reply}, and {more} calls to the provider"))?;
+        promise.holds(
+            more == 0,
+            format!("{reply}, and {more} calls to the provider"),
+        )?;
     }
     let promise = Promise::new("the first request again", "its own answer");
     let again = payment.request(&program).send().await?;
-    promise.holds(again.json() == first.json() && is_marked(&again), again.to_string())
+    promise.holds(
+        again.json() == first.json() && is_marked(&again),
+        again.to_string(),
+    )
 }
 
 fn refused(promise: &Promise, reply: &Reply, first: &Reply) -> Judged {
-    promise.holds(reply.status == StatusCode::UNPROCESSABLE_ENTITY, reply.to_string())?;
+    promise.holds(
+        reply.status == StatusCode::UNPROCESSABLE_ENTITY,
+        reply.to_string(),
+    )?;
     let body = String::from_utf8_lossy(&reply.body);
-    let leaked = first.text("charge_id").is_some_and(|charge| body.contains(&charge));
+    let leaked = first
+        .text("charge_id")
+        .is_some_and(|charge| body.contains(&charge));
     promise.holds(!leaked, format!("{reply}, which tells the first charge"))
 }
 
@@ -93,21 +106,32 @@ pub async fn keeps_callers_apart(lab: Lab) -> Judged {
     long_lease(&lab);
     let program = lab.start().await?;
     let one = Payment::new(&lab);
-    let two = Payment { key: one.key.clone(), ..Payment::new(&lab) };
+    let two = Payment {
+        key: one.key.clone(),
+        ..Payment::new(&lab)
+    };
     let promise = Promise::new(
         "POST /pay of two accounts with the same key and different payments, each twice",
         "each account gets its own payment, and the same answer again",
     );
     let mut firsts = Vec::new();
     for payment in [&one, &two] {
-        let first = payment.request(&program).actor(&payment.account).send().await?;
+        let first = payment
+            .request(&program)
+            .actor(&payment.account)
+            .send()
+            .await?;
         if let Some(saw) = payment.not_paid_by(&lab, &first) {
             return promise.broken(format!("{}: {saw}", payment.account));
         }
         firsts.push(first);
     }
     for (payment, first) in [&one, &two].into_iter().zip(&firsts) {
-        let again = payment.request(&program).actor(&payment.account).send().await?;
+        let again = payment
+            .request(&program)
+            .actor(&payment.account)
+            .send()
+            .await?;
         let same = again.status == first.status && again.json() == first.json();
         promise.holds(same, format!("{}: {again}", payment.account))?;
         let (captures, saw) = payment.captures(&lab);

@@ -22,12 +22,18 @@ pub async fn answers_a_client_that_gave_up(lab: Lab) -> Judged {
         let mut early = None;
         if retries_before {
             let retry = payment.request(&program).actor("early retry").spawn();
-            settled(&lab, std::slice::from_ref(&program), || trap.waiting() > 0 || retry.is_answered()).await;
+            settled(&lab, std::slice::from_ref(&program), || {
+                trap.waiting() > 0 || retry.is_answered()
+            })
+            .await;
             early = Some(retry);
         }
         held.answer();
         drop(trap);
-        let last = until_final(&lab, lease_and_slack(&lab), &promise, || payment.request(&program)).await?;
+        let last = until_final(&lab, lease_and_slack(&lab), &promise, || {
+            payment.request(&program)
+        })
+        .await?;
         if let Some(saw) = payment.not_paid_by(&lab, &last) {
             return promise.broken(saw);
         }

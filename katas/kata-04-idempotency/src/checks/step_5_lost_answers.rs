@@ -30,7 +30,10 @@ pub async fn retries_with_the_same_provider_key(lab: Lab) -> Judged {
             return promise.broken(saw);
         }
     }
-    let last = until_final(&lab, lease_and_slack(&lab), &promise, || payment.request(&program)).await?;
+    let last = until_final(&lab, lease_and_slack(&lab), &promise, || {
+        payment.request(&program)
+    })
+    .await?;
     let (captures, saw) = payment.captures(&lab);
     let keys: BTreeSet<_> = lab
         .provider()
@@ -39,7 +42,10 @@ pub async fn retries_with_the_same_provider_key(lab: Lab) -> Judged {
         .map(|call| call.key.unwrap_or_else(|| "none".to_owned()))
         .collect();
     let keys_seen = keys.iter().cloned().collect::<Vec<_>>().join(", ");
-    promise.holds(captures == 1, format!("{saw}; the provider's keys: {keys_seen}"))?;
+    promise.holds(
+        captures == 1,
+        format!("{saw}; the provider's keys: {keys_seen}"),
+    )?;
     match payment.not_paid_by(&lab, &last) {
         None => promise.holds(keys.len() == 1, format!("the provider's keys: {keys_seen}")),
         Some(saw) => promise.broken(saw),

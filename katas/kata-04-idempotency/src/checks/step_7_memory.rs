@@ -15,26 +15,47 @@ use super::{
 pub async fn remembers_a_decline(lab: Lab) -> Judged {
     long_lease(&lab);
     let program = lab.start().await?;
-    let payment = Payment { card: DECLINED_CARD.to_owned(), ..Payment::new(&lab) };
+    let payment = Payment {
+        card: DECLINED_CARD.to_owned(),
+        ..Payment::new(&lab)
+    };
     let promise = Promise::new(
         "POST /pay with a card that is declined, twice",
         "402 twice, the second marked as a replay, 1 call to the provider",
     );
     let first = payment.request(&program).send().await?;
-    promise.holds(first.status == StatusCode::PAYMENT_REQUIRED, first.to_string())?;
+    promise.holds(
+        first.status == StatusCode::PAYMENT_REQUIRED,
+        first.to_string(),
+    )?;
     let again = payment.request(&program).send().await?;
-    promise.holds(again.status == StatusCode::PAYMENT_REQUIRED, again.to_string())?;
+    promise.holds(
+        again.status == StatusCode::PAYMENT_REQUIRED,
+        again.to_string(),
+    )?;
     let calls = payment.calls(&lab);
     promise.holds(calls == 1, format!("{calls} calls to the provider"))?;
-    promise.holds(again.json() == first.json(), format!("{first}, then {again}"))?;
-    promise.holds(is_marked(&again), format!("{again}, not marked as a replay"))
+    promise.holds(
+        again.json() == first.json(),
+        format!("{first}, then {again}"),
+    )?;
+    promise.holds(
+        is_marked(&again),
+        format!("{again}, not marked as a replay"),
+    )
 }
 
 /// How the provider is away.
 const OUTAGES: [(&str, fn(Caught)); 4] = [
-    ("answered 503", |call| call.refuse(StatusCode::SERVICE_UNAVAILABLE)),
-    ("answered 500", |call| call.refuse(StatusCode::INTERNAL_SERVER_ERROR)),
-    ("answered 429", |call| call.refuse(StatusCode::TOO_MANY_REQUESTS)),
+    ("answered 503", |call| {
+        call.refuse(StatusCode::SERVICE_UNAVAILABLE)
+    }),
+    ("answered 500", |call| {
+        call.refuse(StatusCode::INTERNAL_SERVER_ERROR)
+    }),
+    ("answered 429", |call| {
+        call.refuse(StatusCode::TOO_MANY_REQUESTS)
+    }),
     ("broke the connection", Caught::break_connection),
 ];
 
@@ -57,7 +78,9 @@ pub async fn forgets_an_outage(lab: Lab) -> Judged<Option<String>> {
     }
     if !lab.can_start_instances() {
         let limit = lab.number("PROVIDER_TIMEOUT_MS");
-        return Ok(Some(format!("not tried here: a provider silent for {limit} ms")));
+        return Ok(Some(format!(
+            "not tried here: a provider silent for {limit} ms"
+        )));
     }
     let payment = Payment::new(&lab);
     let promise = over_when_it_is_over("the provider said nothing until its caller hung up");
@@ -67,7 +90,10 @@ pub async fn forgets_an_outage(lab: Lab) -> Judged<Option<String>> {
     drop(trap);
     if let Ok(reply) = first.attempted().await? {
         let outage = reply.status.is_server_error();
-        promise.holds(outage, format!("{reply}, while the provider had not answered"))?;
+        promise.holds(
+            outage,
+            format!("{reply}, while the provider had not answered"),
+        )?;
     }
     held.break_connection();
     gets_through(&lab, &payment, &program, &promise).await?;
@@ -76,7 +102,9 @@ pub async fn forgets_an_outage(lab: Lab) -> Judged<Option<String>> {
 
 fn over_when_it_is_over(how: &str) -> Promise {
     Promise::new(
-        format!("POST /pay; {how}; then it was well again, and the client tried until it got an answer"),
+        format!(
+            "POST /pay; {how}; then it was well again, and the client tried until it got an answer"
+        ),
         "the payment is made at the latest when the lease is over: 1 charge",
     )
 }
@@ -87,7 +115,10 @@ async fn gets_through(
     program: &kata_lab::Instance,
     promise: &Promise,
 ) -> Judged {
-    let last = until_final(lab, lease_and_slack(lab), promise, || payment.request(program)).await?;
+    let last = until_final(lab, lease_and_slack(lab), promise, || {
+        payment.request(program)
+    })
+    .await?;
     if let Some(saw) = payment.not_paid_by(lab, &last) {
         return promise.broken(saw);
     }

@@ -12,13 +12,16 @@ use serde_json::json;
 use super::{
     step_6_crashes::crash,
     till::{
-        LAST_RESORT, Payment, SLACK, lease_and_slack, long_lease, pause, settled,
-        short_lease, within_a_lease,
+        LAST_RESORT, Payment, SLACK, lease_and_slack, long_lease, pause, settled, short_lease,
+        within_a_lease,
     },
 };
 
 fn push(at: &Instance, message: &serde_json::Value) -> Request {
-    let shown = message["message_id"].as_str().unwrap_or_default().to_owned();
+    let shown = message["message_id"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     at.post("/messages").json(message).shown(shown)
 }
 
@@ -33,7 +36,11 @@ async fn until_acked(
     let mut pushes = 0;
     loop {
         pushes += 1;
-        let last = match push(at, message).actor(format!("push {pushes}")).attempt().await? {
+        let last = match push(at, message)
+            .actor(format!("push {pushes}"))
+            .attempt()
+            .await?
+        {
             Ok(reply) if reply.status.is_success() => return Ok(reply),
             Ok(reply) => reply.to_string(),
             Err(silence) => silence.to_string(),
@@ -50,7 +57,11 @@ async fn done_once(lab: &Lab, promise: &Promise, at: &Instance, payment: &Paymen
     let within = lab.millis("KEY_LEASE_MS") + Duration::from_secs(5) + SLACK;
     let began = std::time::Instant::now();
     loop {
-        let reply = payment.look_up(at, &payment.account).quietly().attempt().await?;
+        let reply = payment
+            .look_up(at, &payment.account)
+            .quietly()
+            .attempt()
+            .await?;
         let status = reply.as_ref().ok().and_then(|reply| reply.text("status"));
         if status.as_deref() == Some("captured") {
             break;
@@ -76,7 +87,10 @@ pub async fn does_a_message_once(lab: Lab) -> Judged {
     let program = lab.start().await?;
     let payment = Payment::new(&lab);
     let message = payment.message(&lab.id("message"));
-    let promise = Promise::new("a message, pushed until it was acked, and three times more", "1 charge");
+    let promise = Promise::new(
+        "a message, pushed until it was acked, and three times more",
+        "1 charge",
+    );
     until_acked(&lab, &promise, &program, &message).await?;
     done_once(&lab, &promise, &program, &payment).await?;
     for _ in 0..3 {
@@ -198,7 +212,10 @@ async fn duplicate_acked_then_crashed(lab: &Lab, program: &Instance) -> Judged {
 }
 
 async fn acked(push: &mut Pending) -> Judged<bool> {
-    Ok(push.attempted().await?.is_ok_and(|reply| reply.status.is_success()))
+    Ok(push
+        .attempted()
+        .await?
+        .is_ok_and(|reply| reply.status.is_success()))
 }
 
 /// A crash at every point of the work on a message.
@@ -212,8 +229,15 @@ pub async fn survives_a_crash_in_a_message(lab: Lab) -> Judged<String> {
             format!("a message; crashed {point}; started again; pushed again until it was acked; one more restart"),
             "1 charge, to be seen after both restarts",
         );
-        let pushed = || push(&program, &message).actor("push").spawn();
-        if crash(&stage, &program, point, pushed).await? == Crashed::No {
+        let story = async {
+            let pushed = push(&program, &message).actor("push").attempt().await?;
+            match pushed.is_ok_and(|reply| reply.status.is_success()) {
+                // What was acked may still be worked on: the story ends when it is done.
+                true => done_once(&stage, &promise, &program, &payment).await,
+                false => Ok(()),
+            }
+        };
+        if crash(&stage, &program, point, story).await? == Crashed::No {
             return Ok(Crashed::No);
         }
         until_acked(&stage, &promise, &program, &message).await?;
@@ -232,7 +256,10 @@ pub async fn settles_declines_and_unknown_messages(lab: Lab) -> Judged {
     short_lease(&lab);
     let program = lab.start().await?;
 
-    let declined = Payment { card: DECLINED_CARD.to_owned(), ..Payment::new(&lab) };
+    let declined = Payment {
+        card: DECLINED_CARD.to_owned(),
+        ..Payment::new(&lab)
+    };
     let message = declined.message(&lab.id("message"));
     let promise = Promise::new(
         "a message whose card is declined, pushed until it was acked, and once more",
@@ -246,7 +273,10 @@ pub async fn settles_declines_and_unknown_messages(lab: Lab) -> Judged {
     let unknown = Payment::new(&lab);
     let mut message = unknown.message(&lab.id("message"));
     message["type"] = json!("payment.celebrated");
-    let promise = Promise::new("a message of a type that nobody knows", "it is acked, without any effect");
+    let promise = Promise::new(
+        "a message of a type that nobody knows",
+        "it is acked, without any effect",
+    );
     until_acked(&lab, &promise, &program, &message).await?;
     let calls = unknown.calls(&lab);
     promise.holds(calls == 0, format!("{calls} calls to the provider"))?;

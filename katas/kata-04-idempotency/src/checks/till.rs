@@ -68,7 +68,10 @@ impl Payment {
         };
         let (payment_id, card) = (lab.id("pay"), lab.id("card"));
         vec![
-            ("payment_id", changed(&|p| p.payment_id.clone_from(&payment_id))),
+            (
+                "payment_id",
+                changed(&|p| p.payment_id.clone_from(&payment_id)),
+            ),
             ("amount_cents", changed(&|p| p.amount_cents += 1)),
             ("currency", changed(&|p| p.currency = "USD".to_owned())),
             ("card", changed(&|p| p.card.clone_from(&card))),
@@ -133,11 +136,16 @@ impl Payment {
 
     /// How often the provider captured this payment, as a sentence.
     pub(super) fn captures(&self, lab: &Lab) -> (usize, String) {
+        const SHOWN: usize = 3;
         let charges = lab.provider().charges_for(&self.payment_id);
-        let ids: Vec<_> = charges.iter().map(|charge| charge.charge_id.clone()).collect();
+        let ids: Vec<_> = charges
+            .iter()
+            .map(|charge| charge.charge_id.clone())
+            .collect();
         let saw = match ids.len() {
             0 => "no charge".to_owned(),
             1 => format!("1 charge ({})", ids[0]),
+            many if many > SHOWN => format!("{many} charges ({}, …)", ids[..SHOWN].join(", ")),
             many => format!("{many} charges ({})", ids.join(", ")),
         };
         (ids.len(), saw)

@@ -1,7 +1,10 @@
 //! One call: what was done about it, and what its caller was told. The two are independent, which
 //! is the whole point of a fake: a charge can happen without its answer arriving.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use http::{Method, StatusCode};
 use serde_json::Value;
@@ -90,6 +93,7 @@ struct State {
 pub(super) struct Call {
     pub(super) request: Request,
     subject: String,
+    introduced: AtomicBool,
     service: Arc<dyn Service>,
     // The history at arrival: what happens to a call later belongs to the check that made it.
     history: History,
@@ -108,6 +112,7 @@ impl Call {
         Self {
             request,
             subject,
+            introduced: AtomicBool::new(false),
             service,
             history,
             pulse,
@@ -244,24 +249,28 @@ impl Call {
         legal
     }
 
+    /// The first line about a call says what was asked, the others only its number.
     fn note(&self, what: &str) {
-        self.history
-            .note(self.service.actor(), format!("{}{what}", self.subject));
+        let line = match self.introduced.swap(true, Ordering::Relaxed) {
+            false => format!("{}{what}", self.subject),
+            true => format!("call {}{what}", self.request.number()),
+        };
+        self.history.note(self.service.actor(), line);
     }
 }
 
-/// `charge 12.50 EUR for pay-7 (call 3, key k-1)`.
+/// `call 3, charge 12.50 EUR for pay-7, key k-1`.
 fn subject(service: &dyn Service, request: &Request) -> String {
-    const SHOWN: usize = 40;
+    const SHOWN: usize = 16;
     let what = service.describe(request);
     let number = request.number();
     match request.key() {
         Some(key) if key.chars().count() > SHOWN => {
-            let start: String = key.chars().take(SHOWN).collect();
-            format!("{what} (call {number}, key {start}…)")
+            let start: String = key.chars().take(SHOWN / 2).collect();
+            format!("call {number}, {what}, key {start}…")
         }
-        Some(key) => format!("{what} (call {number}, key {key})"),
-        None => format!("{what} (call {number}, no key)"),
+        Some(key) => format!("call {number}, {what}, key {key}"),
+        None => format!("call {number}, {what}, no key"),
     }
 }
 

@@ -113,9 +113,9 @@ async fn a_held_call_is_answered_when_told_and_can_be_told_from_others() {
     assert_eq!(
         lines(&history),
         [
-            "provider: charge 12.50 EUR for pay-7 (call 1, key k-1): held".to_owned(),
-            format!("provider: charge 12.50 EUR for pay-7 (call 1, key k-1) → 201 {id}"),
-            "provider: charge 12.50 EUR for pay-7 (call 1, key k-1): answered".to_owned(),
+            "provider: call 1, charge 12.50 EUR for pay-7, key k-1: held".to_owned(),
+            format!("provider: call 1 → 201 {id}"),
+            "provider: call 1: answered".to_owned(),
         ]
     );
 }

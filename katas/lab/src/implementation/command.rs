@@ -148,7 +148,7 @@ fn drain(mut stream: impl AsyncRead + Send + Unpin + 'static, output: Output) {
 
 /// A port below the range from which the system gives ports to outgoing connections: one that
 /// `bind(0)` chooses could be given away again before the program binds it.
-fn free_port() -> std::io::Result<u16> {
+pub(crate) fn free_port() -> std::io::Result<u16> {
     const FIRST: u16 = 20_000;
     const LAST: u16 = 31_999;
     let mut last = None;

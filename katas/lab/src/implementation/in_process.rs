@@ -44,6 +44,9 @@ const WORKER_THREADS: usize = 2;
 /// How long a polite stop waits for requests that still run.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// How long the end of an instance waits for threads that do not come to an await.
+const SHUTDOWN: Duration = Duration::from_secs(2);
+
 /// Threads of instances are named so that the panic hook knows whose panic it sees.
 const THREAD_NAME: &str = "kata-instance-";
 
@@ -67,9 +70,20 @@ impl InProcess {
         output: Output,
     ) -> Result<Self, StartError> {
         quieten_panics();
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        // Only `serve` names a port; everything else takes what is free.
+        let port = env
+            .text("PORT")
+            .ok()
+            .and_then(|port| port.parse().ok())
+            .unwrap_or(0);
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-            .map_err(|error| StartError::Ended(format!("no free port: {error}")))?;
+            .map_err(|error| {
+                StartError::Ended(match port {
+                    0 => format!("no free port: {error}"),
+                    port => format!("port {port}: {error}"),
+                })
+            })?;
         let address = listener
             .local_addr()
             .map_err(|error| StartError::Ended(format!("no free port: {error}")))?;
@@ -176,8 +190,9 @@ fn run(
             let _ = tokio::time::timeout(DRAIN, serve).await;
         }
     });
-    // Waits for nothing: a handler that blocks its thread must not hold up the crash.
-    runtime.shutdown_background();
+    // Until every task is dropped, so that nothing of the instance acts after its crash; but a
+    // handler that blocks its thread must not hold the crash up for long.
+    runtime.shutdown_timeout(SHUTDOWN);
 }
 
 /// The router with what every instance has: `/health`, and panics as answers.

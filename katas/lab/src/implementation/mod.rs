@@ -9,6 +9,7 @@ mod output;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub(crate) use command::free_port;
 pub(crate) use output::Output;
 
 use crate::{

@@ -1,0 +1,266 @@
+//! The smallest kata: it shows how one is put together, and the lab's own tests drive it.
+//!
+//! A turnstile counts people. The same ticket counts once, also when it is shown many times at
+//! once. `TURNSTILE_EXERCISE=1` and `=2` stand for a learner who has done that many steps, and
+//! `=broken` for one whose second step is wrong.
+
+use std::{
+    collections::HashSet,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
+use kata_lab::{
+    App, BoxError, BoxFuture, Env, Given, Judged, Kata, Kind, Lab, Promise, Step, Variant, check,
+    experiment::Stage, report::Table,
+};
+use serde_json::{Value, json};
+
+fn main() -> ExitCode {
+    // `cargo test` builds examples; this one is its own test runner too.
+    match std::env::var_os("TURNSTILE_TESTS") {
+        Some(_) => kata_lab::testing::main(kata()),
+        None => kata_lab::cli::main(kata()),
+    }
+}
+
+fn kata() -> Kata {
+    Kata {
+        name: "kata-99-turnstile",
+        title: "turnstile",
+        promise: "one ticket, one person",
+        readme: "# Turnstile\n\n## The contract\n\n`POST /enter {ticket}` → 200 `{people}`.\n\n## Next\n",
+        readme_es: "# Torniquete\n\n## El contrato\n\n`POST /enter {ticket}` → 200 `{people}`.\n",
+        exercise_file: "katas/lab/examples/turnstile.rs",
+        given: Given {
+            payment_provider: true,
+            variables: &[("TICKET_TTL_MS", 15_000)],
+        },
+        steps: vec![
+            Step {
+                title: "Every ticket counts",
+                hints: [
+                    "Where does the number of people live?",
+                    "A set of tickets knows how many there are.",
+                    "Insert into a `HashSet` behind a mutex and answer its length.",
+                ],
+                checks: vec![check!(
+                    counts_every_ticket,
+                    "what does the answer to the first say?"
+                )],
+            },
+            Step {
+                title: "The same ticket counts once",
+                hints: [
+                    "What may happen between looking and writing?",
+                    "Look and write under one lock.",
+                    "`HashSet::insert` does both.",
+                ],
+                checks: vec![
+                    check!(counts_a_ticket_once, "who remembers the ticket?"),
+                    check!(
+                        counts_once_under_concurrency,
+                        "what stops request 2 between looking for the ticket and writing it?"
+                    ),
+                ],
+            },
+        ],
+        variants: vec![
+            Variant::new("reference", "reference", Kind::Reference, |_| {
+                app(Way::Insert)
+            }),
+            Variant::new("waits", "waits", Kind::Alternative, |_| app(Way::Waits)),
+            Variant::new(
+                "check-then-act",
+                "check then act",
+                Kind::Flawed(&["counts_once_under_concurrency"]),
+                |_| app(Way::CheckThenAct),
+            ),
+            Variant::new(
+                "counts-calls",
+                "counts calls",
+                Kind::Flawed(&["counts_a_ticket_once", "counts_once_under_concurrency"]),
+                |_| app(Way::CountsCalls),
+            ),
+            Variant::new(
+                "always-one",
+                "always one",
+                Kind::Flawed(&["counts_every_ticket"]),
+                |_| app(Way::AlwaysOne),
+            ),
+            Variant::new("exercise", "yours", Kind::Exercise, exercise),
+        ],
+        curl: &["curl -s $URL/enter --json '{\"ticket\": \"a\"}'"],
+        experiment,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Insert,
+    Waits,
+    CheckThenAct,
+    CountsCalls,
+    AlwaysOne,
+    NotStarted,
+    FirstStep,
+}
+
+#[derive(Clone)]
+struct Gate {
+    way: Way,
+    tickets: Arc<Mutex<(HashSet<String>, usize)>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+async fn exercise(_: Env) -> Result<App, BoxError> {
+    let done = std::env::var("TURNSTILE_EXERCISE").unwrap_or_default();
+    app(match done.as_str() {
+        "1" => Way::FirstStep,
+        "2" => Way::Insert,
+        "broken" => Way::CheckThenAct,
+        _ => Way::NotStarted,
+    })
+    .await
+}
+
+async fn app(way: Way) -> Result<App, BoxError> {
+    let gate = Gate {
+        way,
+        tickets: Arc::default(),
+        turn: Arc::default(),
+    };
+    Ok(App::new(
+        Router::new().route("/enter", post(enter)).with_state(gate),
+    ))
+}
+
+async fn enter(
+    State(gate): State<Gate>,
+    Json(body): Json<Value>,
+) -> Result<Json<Value>, StatusCode> {
+    let ticket = body["ticket"]
+        .as_str()
+        .ok_or(StatusCode::UNPROCESSABLE_ENTITY)?
+        .to_owned();
+    let state = || gate.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = match gate.way {
+        Way::Waits => Some(gate.turn.lock().await),
+        _ => None,
+    };
+    let known = state().0.contains(&ticket);
+    let people = match gate.way {
+        Way::NotStarted => todo!("step 1: every ticket counts"),
+        Way::FirstStep if known => todo!("step 2: the same ticket counts once"),
+        Way::AlwaysOne => 1,
+        Way::CountsCalls => {
+            state().1 += 1;
+            state().1
+        }
+        Way::CheckThenAct => {
+            if !known {
+                // Anything that is awaited here lets the others look too.
+                tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+                let mut state = state();
+                state.0.insert(ticket);
+                state.1 += 1;
+            }
+            state().1
+        }
+        Way::Insert | Way::Waits | Way::FirstStep => {
+            let mut state = state();
+            state.0.insert(ticket);
+            state.0.len()
+        }
+    };
+    Ok(Json(json!({ "people": people })))
+}
+
+async fn people(gate: &kata_lab::Instance, actor: &str, ticket: &str) -> Judged<Option<u64>> {
+    let sent = gate
+        .post("/enter")
+        .actor(actor)
+        .shown(format!("ticket {ticket}"));
+    let reply = sent.json(&json!({ "ticket": ticket })).send().await?;
+    Ok(reply.json().and_then(|body| body["people"].as_u64()))
+}
+
+async fn counts_every_ticket(lab: Lab) -> Judged {
+    let gate = lab.start().await?;
+    let promise = Promise::new(
+        "POST /enter with three tickets, one after the other",
+        "people: 3",
+    );
+    let mut last = None;
+    for number in 1..=3 {
+        last = people(&gate, &format!("request {number}"), &lab.id("ticket")).await?;
+    }
+    promise.holds(last == Some(3), format!("people: {last:?}"))
+}
+
+async fn counts_a_ticket_once(lab: Lab) -> Judged<String> {
+    let gate = lab.start().await?;
+    let ticket = lab.id("ticket");
+    let promise = Promise::new(
+        "POST /enter twice with the same ticket",
+        "people: 1, both times",
+    );
+    let first = people(&gate, "request 1", &ticket).await?;
+    let second = people(&gate, "request 2", &ticket).await?;
+    promise.holds(
+        first == second,
+        format!("people: {first:?}, then {second:?}"),
+    )?;
+    Ok("2 calls".to_owned())
+}
+
+async fn counts_once_under_concurrency(lab: Lab) -> Judged {
+    let gate = lab.start().await?;
+    let ticket = lab.id("ticket");
+    let calls = (1..=20).map(|n| {
+        let (gate, ticket) = (gate.clone(), ticket.clone());
+        async move { people(&gate, &format!("request {n}"), &ticket).await }
+    });
+    futures::future::try_join_all(calls).await?;
+    let last = people(&gate, "lab", &ticket).await?;
+    let promise = Promise::new(
+        "20 × POST /enter with the same ticket at once, then once more",
+        "people: 1",
+    );
+    promise.holds(last == Some(1), format!("people: {last:?}"))
+}
+
+fn experiment(stage: Stage) -> BoxFuture<Result<(), BoxError>> {
+    Box::pin(async move {
+        stage.say("Twenty people show one ticket at the same moment.");
+        let mut table = Table::new(["variant", "people", "tickets"]);
+        for (id, title) in [
+            ("check-then-act", "check, then act"),
+            ("reference", "reference"),
+        ] {
+            let lab = stage.session().lab(&stage.variant(id), "experiment").await;
+            let lab = lab.map_err(|stop| format!("{stop:?}"))?;
+            let count = async {
+                let gate = lab.start().await?;
+                let calls = (1..=20).map(|n| {
+                    let gate = gate.clone();
+                    async move { people(&gate, &format!("person {n}"), "a").await }
+                });
+                futures::future::try_join_all(calls).await?;
+                people(&gate, "lab", "a").await
+            };
+            let count = count
+                .await
+                .map_err(|stop| format!("{stop:?}"))?
+                .unwrap_or_default();
+            table
+                .row([title.to_owned(), count.to_string(), "1".to_owned()])
+                .bar(count as f64);
+            lab.close().await;
+        }
+        table.remark("yours", stage.standing().await.words());
+        stage.table(&table);
+        Ok(())
+    })
+}

@@ -1,0 +1,66 @@
+//! A finding: the evidence for a failed check, and where to go from it.
+
+use super::{LONG, bad, dim, strong, text, timeline};
+use crate::verdict::Finding;
+
+/// The width of the words at the margin: `did`, `expected`, `saw`.
+const MARGIN: usize = 12;
+
+/// A failed check with what leads on from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a> {
+    /// The check.
+    pub name: &'a str,
+    /// What was found.
+    pub finding: &'a Finding,
+    /// A question that leads towards the mistake.
+    pub think: &'a str,
+    /// The command that shows it again.
+    pub again: &'a str,
+}
+
+/// A finding as a person reads it.
+pub fn finding(evidence: Evidence<'_>, columns: usize) -> String {
+    let Evidence {
+        name,
+        finding,
+        think,
+        again,
+    } = evidence;
+    let item =
+        |heading: &str, body: &str| text::hang(&format!("  {heading}"), body, MARGIN, columns);
+    let mut out = format!("{} {}\n", bad("✗"), strong(name));
+    out.push_str(&item("did", &finding.did));
+    out.push_str(&item("expected", &finding.expected));
+    out.push_str(&item("saw", &finding.saw));
+    if !finding.settings.is_empty() {
+        out.push_str(&item("with", &finding.settings.join(" · ")));
+    }
+    if !finding.history.is_empty() {
+        out.push_str(&format!(
+            "\n{}\n",
+            timeline(&finding.history, LONG, columns)
+        ));
+    }
+    if !finding.output.is_empty() {
+        out.push_str(&written(&finding.output, columns));
+    }
+    if !think.is_empty() {
+        out.push_str(&item("think", think));
+    }
+    // Whole, however long it is: a command broken into lines cannot be pasted.
+    out.push_str(&format!("{}{again}\n", text::pad("  again", MARGIN)));
+    out
+}
+
+/// The last lines of a program, set apart from our own words.
+pub(crate) fn written(output: &[String], columns: usize) -> String {
+    let mut out = format!("  {}\n", dim("the program wrote:"));
+    for line in output {
+        for part in text::wrap(line, columns.saturating_sub(6)) {
+            out.push_str(format!("    {} {part}", dim("│")).trim_end());
+            out.push('\n');
+        }
+    }
+    out
+}

@@ -1,0 +1,297 @@
+//! The runner for `cargo test`: a kata is proven when every variant does what its map declares.
+//!
+//! ```no_run
+//! // tests/kata.rs, with `harness = false`
+//! # fn kata() -> kata_lab::Kata { unimplemented!() }
+//! fn main() -> std::process::ExitCode {
+//!     kata_lab::testing::main(kata())
+//! }
+//! ```
+
+use std::{
+    future::Future,
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use tokio::{runtime::Runtime, sync::OnceCell};
+
+use crate::{
+    cli::again,
+    grounds::Grounds,
+    implementation::Implementation,
+    kata::{Check, Kata, Kind, Variant},
+    matrix::{explain, is_surprise},
+    report::{Evidence, Record, Standing, StepState, Subject, finding, text},
+    runner::Session,
+    verdict::VerdictKind,
+};
+
+/// Trials wait most of their time, so there are more of them at once than there are cores.
+const THREADS: usize = 8;
+
+/// Starting in process is quick; this is for a machine that is very busy.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Makes a missing service a failure, as CI wants it.
+const REQUIRE_SERVICES: &str = "KATA_REQUIRE_SERVICES";
+
+/// Replays a run: the seed that a failure printed.
+const SEED: &str = "KATA_SEED";
+
+/// Runs the trials of a kata; for `tests/kata.rs`.
+pub fn main(kata: Kata) -> ExitCode {
+    main_with(kata, Vec::new())
+}
+
+/// The same, with trials of the kata's own.
+pub fn main_with(kata: Kata, extra: Vec<Trial>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
+    let bench = Arc::new(Bench::new(kata));
+    let mut trials = trials(&bench);
+    trials.extend(extra);
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    bench.close();
+    if conclusion.has_failed() {
+        ExitCode::from(101)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// What all trials share. Nothing is started before the first trial that needs it, so that a
+/// filter or `--list` costs nothing.
+struct Bench {
+    kata: Arc<Kata>,
+    seed: u64,
+    runtime: OnceLock<Runtime>,
+    session: OnceCell<Result<Arc<Session>, Missing>>,
+}
+
+/// Why there are no services.
+#[derive(Debug, Clone)]
+struct Missing {
+    why: String,
+    is_missing: bool,
+}
+
+impl Bench {
+    fn new(kata: Kata) -> Self {
+        let seed = std::env::var(SEED)
+            .ok()
+            .and_then(|seed| seed.trim().parse().ok());
+        Self {
+            kata: Arc::new(kata),
+            seed: seed.unwrap_or_else(|| u64::from(rand::random::<u32>() % 9_000) + 1_000),
+            runtime: OnceLock::new(),
+            session: OnceCell::new(),
+        }
+    }
+
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let runtime = self
+            .runtime
+            .get_or_init(|| Runtime::new().expect("a machine that runs tests has threads"));
+        runtime.block_on(future)
+    }
+
+    /// The session, or what a trial ends with without one.
+    async fn session(&self) -> Result<Arc<Session>, Result<Completion, Failed>> {
+        let open = async || match Grounds::open().await {
+            Ok(grounds) => Ok(Arc::new(Session::new(
+                self.kata.clone(),
+                grounds,
+                self.seed,
+                START_TIMEOUT,
+            ))),
+            Err(error) => Err(Missing {
+                is_missing: error.is_missing(),
+                why: error.to_string(),
+            }),
+        };
+        let session = self.session.get_or_init(open).await;
+        session.clone().map_err(
+            |missing| match missing.is_missing && !services_are_required() {
+                true => {
+                    let first = missing.why.lines().next().unwrap_or_default();
+                    Ok(Completion::ignored_with(first))
+                }
+                false => Err(Failed::from(missing.why)),
+            },
+        )
+    }
+
+    fn close(&self) {
+        if let (Some(runtime), Some(Ok(session))) = (self.runtime.get(), self.session.get()) {
+            // What cannot be taken back now goes with the server, or is swept by the next run.
+            let _ = runtime.block_on(session.grounds().close());
+        }
+    }
+}
+
+fn services_are_required() -> bool {
+    std::env::var(REQUIRE_SERVICES).is_ok_and(|value| !matches!(value.trim(), "" | "0" | "false"))
+}
+
+fn trials(bench: &Arc<Bench>) -> Vec<Trial> {
+    let kata = bench.kata.clone();
+    let map = bench.kata.clone();
+    let mut trials = vec![Trial::test("map is sound", move || {
+        let mistakes = map.mistakes();
+        if mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(Failed::from(mistakes.join("\n")))
+        }
+    })];
+    for (index, variant) in kata.variants.iter().enumerate() {
+        if variant.kind == Kind::Exercise {
+            continue;
+        }
+        let bench = bench.clone();
+        trials.push(Trial::ignorable_test(name_of(variant), move || {
+            bench.block_on(proves(&bench, index))
+        }));
+    }
+    for (index, step) in kata.steps.iter().enumerate() {
+        let bench = bench.clone();
+        let name = format!("exercise: step {}, {}", index + 1, step.title);
+        trials.push(Trial::ignorable_test(name, move || {
+            bench.block_on(stands(&bench, index + 1))
+        }));
+    }
+    trials
+}
+
+fn name_of(variant: &Variant) -> String {
+    match variant.kind {
+        Kind::Flawed(checks) => {
+            format!("{} — fails exactly {}", variant.label(), checks.join(", "))
+        }
+        Kind::Reference | Kind::Alternative | Kind::Exercise => {
+            format!("{} — passes all", variant.label())
+        }
+    }
+}
+
+/// Judges a variant by all checks; anything that its map does not declare fails the trial.
+async fn proves(bench: &Bench, variant: usize) -> Result<Completion, Failed> {
+    let session = match bench.session().await {
+        Ok(session) => session,
+        Err(completion) => return completion,
+    };
+    let variant = &bench.kata.variants[variant];
+    let records = judge(&session, variant, all_checks(&bench.kata)).await;
+    let said: Vec<_> = records
+        .iter()
+        .filter(|record| is_surprise(variant.must_fail(&record.name), record.verdict))
+        .map(|record| {
+            let line = explain(variant.must_fail(&record.name), record);
+            format!("{line}\n{}", rendered(bench, variant, record))
+        })
+        .collect();
+    match said.is_empty() {
+        true => Ok(Completion::Completed),
+        false => Err(Failed::from(format!(
+            "{}\n\n{}",
+            variant.label(),
+            said.join("\n")
+        ))),
+    }
+}
+
+/// Judges one step of the exercise.
+async fn stands(bench: &Bench, step: usize) -> Result<Completion, Failed> {
+    let session = match bench.session().await {
+        Ok(session) => session,
+        Err(completion) => return completion,
+    };
+    let exercise = bench.kata.exercise();
+    // One step's checks only: with a filter the others need not run.
+    let checks = all_checks(&bench.kata)
+        .into_iter()
+        .filter(|(of, _)| *of == step)
+        .collect();
+    let records = judge(&session, exercise, checks).await;
+    let of = |kind: VerdictKind| records.iter().filter(move |record| record.verdict == kind);
+    match Standing::of(&records, bench.kata.steps.len()).steps[step - 1] {
+        StepState::Done => Ok(Completion::Completed),
+        StepState::NotStarted => {
+            let reason = of(VerdictKind::NotStarted).find_map(|record| record.reason.clone());
+            let reason = reason.map(|reason| format!("not started: {}", text::harmless(&reason)));
+            Ok(Completion::ignored_with(
+                reason.unwrap_or_else(|| "not started".to_owned()),
+            ))
+        }
+        StepState::Failed => {
+            let failed = of(VerdictKind::Failed).map(|record| rendered(bench, exercise, record));
+            Err(Failed::from(failed.collect::<Vec<_>>().join("\n")))
+        }
+        StepState::Unclear => {
+            let unclear = records
+                .iter()
+                .filter(|record| record.verdict != VerdictKind::Passed);
+            let said = unclear.map(|record| rendered(bench, exercise, record));
+            Err(Failed::from(said.collect::<Vec<_>>().join("\n")))
+        }
+    }
+}
+
+fn all_checks(kata: &Kata) -> Vec<(usize, Check)> {
+    kata.checks()
+        .map(|(step, check)| (step, check.clone()))
+        .collect()
+}
+
+async fn judge(session: &Session, variant: &Variant, checks: Vec<(usize, Check)>) -> Vec<Record> {
+    let implementation = Implementation::in_process(variant);
+    let at_once = checks.len().max(1);
+    stream::iter(checks)
+        .map(|(step, check)| session.check(&implementation, step, check))
+        .buffered(at_once)
+        .map(Record::from)
+        .collect()
+        .await
+}
+
+/// An outcome as a person reads it, without colour.
+fn rendered(bench: &Bench, variant: &Variant, record: &Record) -> String {
+    let again = again(
+        bench.kata.name,
+        &Subject::Id(variant.id.to_owned()),
+        record.step,
+        bench.seed,
+    );
+    let said = match &record.finding {
+        Some(found) => {
+            let check = bench
+                .kata
+                .checks()
+                .find(|(_, check)| check.name == record.name);
+            let think = check.map(|(_, check)| check.think).unwrap_or_default();
+            finding(
+                Evidence {
+                    name: &record.name,
+                    finding: found,
+                    think,
+                    again: &again,
+                },
+                text::WIDEST,
+            )
+        }
+        None => {
+            let why = record.reason.as_ref().or(record.note.as_ref());
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            format!(
+                "{} {}{why}\n  again     {again}\n",
+                record.verdict.mark(),
+                record.name
+            )
+        }
+    };
+    anstream::adapter::strip_str(&said).to_string()
+}
