@@ -53,7 +53,7 @@ impl Protocol for Jsonb {
 
     async fn look(&self, service: &Service, job: &Job) -> Result<Option<Row>, sqlx::Error> {
         let columns: Option<Columns> = sqlx::query_as(
-            "select fingerprint, status, content_type, document::text
+            "select token, fingerprint, status, content_type, document::text
              from idempotency_keys where scope = $1 and key = $2",
         )
         .bind(&job.scope)

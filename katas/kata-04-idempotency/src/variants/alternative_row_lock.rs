@@ -10,7 +10,7 @@ use kata_lab::{App, BoxError, Env};
 use sqlx::PgConnection;
 
 use crate::variants::{
-    keys::{Claim, Job, Row, Settled, store},
+    keys::{Claim, Columns, Job, Row, Settled, store},
     protocol::Protocol,
     serving::{self, Service},
 };
@@ -59,21 +59,20 @@ pub async fn settle_under(
                 None => continue,
             }
         }
-        let found: Option<(i64, String, Option<i32>, Option<String>, Option<String>)> =
-            sqlx::query_as(
-                "select token, fingerprint, status, content_type, body
-                 from idempotency_keys where scope = $1 and key = $2",
-            )
-            .bind(&job.scope)
-            .bind(&job.key)
-            .fetch_optional(&mut *transaction)
-            .await?;
+        let columns: Option<Columns> = sqlx::query_as(
+            "select token, fingerprint, status, content_type, body
+             from idempotency_keys where scope = $1 and key = $2",
+        )
+        .bind(&job.scope)
+        .bind(&job.key)
+        .fetch_optional(&mut *transaction)
+        .await?;
         // Gone if it was reaped between its making and the lock.
-        let Some((token, fingerprint, status, content_type, body)) = found else {
+        let Some(row) = columns.map(Row::from) else {
             transaction.rollback().await?;
             continue;
         };
-        let row = Row::from((fingerprint, status, content_type, body));
+        let token = row.token;
         match protocol.judge(job, row) {
             // Not answered, and nobody else has the lock: ours.
             Claim::Running => {}

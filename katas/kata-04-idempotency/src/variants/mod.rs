@@ -163,13 +163,7 @@ fn flawed() -> Vec<Variant> {
         Variant::new(
             "no-fingerprint",
             "no fingerprint",
-            // Fencing promises too that another body is still refused afterwards.
-            Flawed(&[
-                "rejects_a_reused_key",
-                "rejects_a_reused_key_while_running",
-                "fences_a_late_failure",
-                "fences_a_silenced_instance",
-            ]),
+            Flawed(&["rejects_a_reused_key", "rejects_a_reused_key_while_running"]),
             no_fingerprint::app,
         ),
         Variant::new(
@@ -321,4 +315,45 @@ fn flawed() -> Vec<Variant> {
             decline_nacked::app,
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use super::*;
+
+    fn text_of(id: &str) -> String {
+        let file = format!("src/variants/{}.rs", id.replace('-', "_"));
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    #[test]
+    fn every_variant_says_its_idea_or_its_flaw_in_its_first_line() {
+        for variant in all() {
+            let begins = match variant.kind {
+                Reference => "//! The reference: ",
+                Alternative => "//! Alternative: ",
+                Flawed(_) => "//! Flaw: ",
+                Exercise => continue,
+            };
+            assert!(text_of(variant.id).starts_with(begins), "{}", variant.id);
+        }
+    }
+
+    // Relative paths and another signature are what would break; the rest the compiler has seen.
+    #[test]
+    fn every_variant_can_be_copied_over_the_exercise() {
+        for variant in all() {
+            if variant.kind == Exercise {
+                continue;
+            }
+            let text = text_of(variant.id);
+            let app = "pub async fn app(env: Env) -> Result<App, BoxError> {";
+            assert!(text.contains(app), "{}", variant.id);
+            assert!(!text.contains("super::"), "{}", variant.id);
+            assert!(!text.contains("self::"), "{}", variant.id);
+        }
+    }
 }

@@ -113,7 +113,7 @@ pub trait Protocol: Send + Sync + 'static {
     /// What is known of the key.
     async fn look(&self, service: &Service, job: &Job) -> Result<Option<Row>, sqlx::Error> {
         let columns: Option<Columns> = sqlx::query_as(
-            "select fingerprint, status, content_type, body
+            "select token, fingerprint, status, content_type, body
              from idempotency_keys where scope = $1 and key = $2",
         )
         .bind(&job.scope)
