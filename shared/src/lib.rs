@@ -2,5 +2,7 @@
 //!
 //! Each module is one concern, and says in its first lines what it promises.
 
+pub mod db;
 pub mod http;
 pub mod services;
+pub mod telemetry;

@@ -5,7 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt, stream};
 use kata_lab::{
     BoxError, BoxFuture, Event, Implementation, Instance, Judged, Lab, Stop,
     experiment::Stage,
@@ -165,6 +164,20 @@ impl Client {
     }
 }
 
+/// A client arrives, and pays.
+async fn visit(
+    client: &Client,
+    arrives_after: Duration,
+    lab: &Lab,
+    shop: &Instance,
+    progress: &Progress,
+) -> Judged<Option<Duration>> {
+    tokio::time::sleep(arrives_after).await;
+    let answer = client.pay(lab, shop).await;
+    progress.step();
+    answer
+}
+
 async fn crowd(
     stage: &Stage,
     implementation: &Implementation,
@@ -192,19 +205,12 @@ async fn pay_all(stage: &Stage, lab: &Lab, progress: &Progress) -> Judged<Tally>
     let clients: Vec<_> = (1..=CLIENTS)
         .map(|number| Client::new(lab, number))
         .collect();
-    let answers: Vec<_> = stream::iter(clients.iter().enumerate())
-        .map(|(index, client)| {
-            let (lab, shop) = (&lab, &shop);
-            async move {
-                tokio::time::sleep(ARRIVALS * index as u32).await;
-                let answer = client.pay(lab, shop).await;
-                progress.step();
-                answer
-            }
-        })
-        .buffer_unordered(CLIENTS)
-        .collect()
-        .await;
+    let visits: Vec<_> = clients
+        .iter()
+        .enumerate()
+        .map(|(index, client)| visit(client, ARRIVALS * index as u32, lab, &shop, progress))
+        .collect();
+    let answers = futures::future::join_all(visits).await;
     // Charges whose clients have given up are still under way.
     lab.until(Duration::from_secs(10), || {
         std::future::ready(lab.provider().open_calls() == 0)

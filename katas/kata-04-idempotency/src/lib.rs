@@ -5,6 +5,7 @@
 
 pub mod checks;
 pub mod contract;
+pub mod exercise;
 mod experiment;
 pub mod provider;
 pub mod variants;
@@ -33,12 +34,7 @@ pub fn kata() -> Kata {
             ],
         },
         steps: steps(),
-        variants: vec![kata_lab::Variant::new(
-            "reference",
-            "reference",
-            kata_lab::Kind::Reference,
-            variants::reference::app,
-        )],
+        variants: variants::all(),
         curl: &[
             "curl -i $URL/pay -H 'Authorization: Bearer acme' -H 'Idempotency-Key: \"order-7\"' -H 'Content-Type: application/json' -d '{\"payment_id\":\"pay-7\",\"amount_cents\":1250,\"currency\":\"EUR\",\"card\":\"4242-4242\"}'",
             "curl -i $URL/payments/pay-7 -H 'Authorization: Bearer acme'",

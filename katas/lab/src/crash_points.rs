@@ -4,10 +4,11 @@
 use std::{
     fmt,
     future::Future,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
+    instance::Instance,
     lab::Lab,
     proxy::Point,
     verdict::{Judged, Stop},
@@ -81,11 +82,21 @@ pub enum Crashed {
 
 /// How many points there were. The numbers differ from run to run, since pools open connections
 /// when they like: they are shown and never compared.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 struct Survey {
     early: usize,
     late: usize,
     fakes: usize,
+}
+
+impl Survey {
+    fn count(&mut self, point: CrashPoint) {
+        match point {
+            CrashPoint::Fake(_) => self.fakes += 1,
+            CrashPoint::Database { point: Point::Early, .. } => self.early += 1,
+            CrashPoint::Database { .. } => self.late += 1,
+        }
+    }
 }
 
 /// Which points are left to try.
@@ -95,31 +106,36 @@ struct Agenda {
     /// The first round trip that was not there, once one is known.
     end: [u64; 2],
     fakes: Vec<FakePoint>,
-    scene: usize,
 }
 
 const POINTS: [Point; 2] = [Point::Early, Point::Late];
 
 impl Agenda {
-    fn take(&mut self) -> Option<(usize, CrashPoint)> {
-        self.scene += 1;
+    fn new() -> Self {
+        Self {
+            next: [1; 2],
+            end: [MOST_ROUND_TRIPS; 2],
+            fakes: FakePoint::ALL.to_vec(),
+        }
+    }
+
+    fn take(&mut self) -> Option<CrashPoint> {
         if let Some(fake) = self.fakes.pop() {
-            return Some((self.scene, CrashPoint::Fake(fake)));
+            return Some(CrashPoint::Fake(fake));
         }
         // Early and late in turn, so that a mistake at the first statements shows soon.
-        let open = |which: &usize| self.next[*which] < self.end[*which];
         let which = (0..POINTS.len())
-            .filter(open)
+            .filter(|which| self.next[*which] < self.end[*which])
             .min_by_key(|which| self.next[*which])?;
         let round_trip = self.next[which];
         self.next[which] += 1;
-        Some((
-            self.scene,
-            CrashPoint::Database {
-                round_trip,
-                point: POINTS[which],
-            },
-        ))
+        Some(CrashPoint::Database { round_trip, point: POINTS[which] })
+    }
+
+    fn ends_at(&mut self, round_trip: u64, point: Point) {
+        for (end, _) in self.end.iter_mut().zip(POINTS).filter(|(_, other)| *other == point) {
+            *end = (*end).min(round_trip);
+        }
     }
 
     fn cancel(&mut self) {
@@ -131,67 +147,56 @@ impl Agenda {
 /// Plays a scene at every crash point: at each round trip early and late, and at the call to a
 /// fake if the scene makes one. Returns how many points there were, as a note.
 ///
-/// The scene gets a lab of its own with a fresh place, and says whether the crash happened.
+/// The scene gets a running instance, and says whether the crash happened; it leaves the instance
+/// running. Several scenes are played side by side, each in a lab of its own, and one after the
+/// other in the same lab, so each needs new ids.
 ///
 /// # Errors
 /// What the first failing scene returned; [`Stop::Inconclusive`] if a crash that must happen never
 /// did.
 pub async fn at_every_crash_point<F, Fut>(lab: &Lab, scene: F) -> Judged<String>
 where
-    F: Fn(Lab, CrashPoint) -> Fut,
+    F: Fn(Lab, Instance, CrashPoint) -> Fut,
     Fut: Future<Output = Judged<Crashed>>,
 {
-    let agenda = Mutex::new(Agenda {
-        next: [1; 2],
-        end: [MOST_ROUND_TRIPS; 2],
-        fakes: FakePoint::ALL.to_vec(),
-        scene: 0,
-    });
+    let agenda = Mutex::new(Agenda::new());
     let survey = Mutex::new(Survey::default());
-    let lane = async || -> Judged {
+    let play = async |stage: &Lab| -> Judged {
+        let program = stage.start().await?;
         loop {
-            let next = agenda.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let Some((number, point)) = next else {
+            let next = locked(&agenda).take();
+            let Some(point) = next else {
                 return Ok(());
             };
-            let stage = lab.scene(number).await?;
+            stage.history().clear();
             stage.note(format!("the crash will come {point}"));
-            let played = scene(stage.clone(), point).await;
-            if played.is_err() {
-                lab.adopt(&stage);
-            }
-            stage.close().await;
-            let mut survey = survey.lock().unwrap_or_else(PoisonError::into_inner);
-            match (played?, point) {
-                (Crashed::Yes, CrashPoint::Fake(_)) => survey.fakes += 1,
-                (
-                    Crashed::Yes,
-                    CrashPoint::Database {
-                        point: Point::Early,
-                        ..
-                    },
-                ) => survey.early += 1,
-                (Crashed::Yes, CrashPoint::Database { .. }) => survey.late += 1,
+            let crashed = scene(stage.clone(), program.clone(), point).await?;
+            match (crashed, point) {
+                (Crashed::Yes, point) => locked(&survey).count(point),
                 (Crashed::No, CrashPoint::Fake(_)) => {
                     return Stop::inconclusive(format!("the crash {point} never happened"));
                 }
                 (Crashed::No, CrashPoint::Database { round_trip, point }) => {
-                    let which = POINTS.iter().position(|p| *p == point).unwrap_or_default();
-                    let mut agenda = agenda.lock().unwrap_or_else(PoisonError::into_inner);
-                    agenda.end[which] = agenda.end[which].min(round_trip);
+                    locked(&agenda).ends_at(round_trip, point);
                 }
             }
         }
     };
+    let lane = async |number: usize| -> Judged {
+        let stage = lab.scene(number).await?;
+        let played = play(&stage).await;
+        if played.is_err() {
+            lab.adopt(&stage);
+        }
+        stage.close().await;
+        played
+    };
     // Every lane ends its own scene properly, so that nothing is left in the database; after a
     // failure nobody begins another one.
-    let lanes = (0..LANES).map(|_| async {
-        let outcome = lane().await;
+    let lanes = (1..=LANES).map(async |number| {
+        let outcome = lane(number).await;
         if outcome.is_err() {
-            agenda
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .cancel();
+            locked(&agenda).cancel();
         }
         outcome
     });
@@ -199,15 +204,19 @@ where
         .await
         .into_iter()
         .collect::<Judged<Vec<()>>>()?;
-    let agenda = agenda.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if agenda.end.contains(&MOST_ROUND_TRIPS) {
+    if locked(&agenda).end.contains(&MOST_ROUND_TRIPS) {
         return Stop::inconclusive(format!(
             "one request made more than {MOST_ROUND_TRIPS} round trips, so not every point was tried"
         ));
     }
-    let Survey { early, late, fakes } = survey.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Survey { early, late, fakes } = *locked(&survey);
     Ok(format!(
         "{} crash points: {early} before and {late} after a round trip, {fakes} at a call",
         early + late + fakes
     ))
+}
+
+// Held for a few instructions and never across an await.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
 //! The history of one check: who did what, when. It is the evidence that a finding carries.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -31,9 +31,14 @@ fn from_millis<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D:
 /// Cloning gives another handle to the same list.
 #[derive(Debug, Clone)]
 pub struct History {
-    began: Instant,
     // A blocking mutex is right: it is held for one push or one clone, never across an await.
-    events: Arc<Mutex<Vec<Event>>>,
+    story: Arc<Mutex<Story>>,
+}
+
+#[derive(Debug)]
+struct Story {
+    began: Instant,
+    events: Vec<Event>,
 }
 
 impl Default for History {
@@ -46,29 +51,37 @@ impl History {
     /// An empty history whose clock starts now.
     pub fn new() -> Self {
         Self {
-            began: Instant::now(),
-            events: Arc::default(),
+            story: Arc::new(Mutex::new(Story {
+                began: Instant::now(),
+                events: Vec::new(),
+            })),
         }
     }
 
     /// Adds a line at the present time.
     pub fn note(&self, actor: impl Into<String>, what: impl Into<String>) {
-        let event = Event {
-            at: self.began.elapsed(),
+        let mut story = self.lock();
+        let at = story.began.elapsed();
+        story.events.push(Event {
+            at,
             actor: actor.into(),
             what: what.into(),
-        };
-        self.events
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(event);
+        });
+    }
+
+    /// Forgets all events, and starts the clock again: another scene begins.
+    pub fn clear(&self) {
+        let mut story = self.lock();
+        story.began = Instant::now();
+        story.events.clear();
     }
 
     /// All events so far, in order.
     pub fn events(&self) -> Vec<Event> {
-        self.events
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lock().events.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Story> {
+        self.story.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,8 +18,9 @@ pub struct Problem {
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
+    // Boxed, because a problem is mostly the `Err` of a result, and a header map is twice the rest.
     #[serde(skip)]
-    headers: HeaderMap,
+    headers: Box<HeaderMap>,
 }
 
 impl Problem {
@@ -30,7 +31,7 @@ impl Problem {
             title: title.into(),
             status: status.as_u16(),
             detail: None,
-            headers: HeaderMap::new(),
+            headers: Box::default(),
         }
     }
 
@@ -66,7 +67,7 @@ impl IntoResponse for Problem {
         let status = self.status();
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, body).into_response();
-        response.headers_mut().extend(self.headers);
+        response.headers_mut().extend(*self.headers);
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));

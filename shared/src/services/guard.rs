@@ -34,6 +34,8 @@ use tokio::sync::watch;
 /// - A line on the pipe means "nothing to do"; end-of-file means that we are gone.
 /// - The tools that it needs are found even if our `PATH` is peculiar; `kill` is built in.
 /// - Stopped children of a paused server could not act on the signal, so all are continued.
+/// - The signal is sent again and again: one that comes while the program starts may be lost.
+/// - One that has ended and that nobody reaps, in a container without an init, counts as gone.
 const SCRIPT: &str = r#"
 exec 3<&0 </dev/null
 trap '' HUP INT QUIT TERM
@@ -43,13 +45,13 @@ shift 2
     read -r _ <&3 && exit 0
     [ "$stop" = group ] && kill -KILL 0
     PATH=$PATH:/usr/bin:/bin
-    kill -s "$stop" "$main"
     ps -A -o ppid= -o pid= | while read -r parent child; do
         [ "$parent" = "$main" ] && kill -CONT "$child"
     done
     kill -CONT "$main"
     tries=0
-    while kill -0 "$main" && [ "$tries" -lt 200 ]; do
+    while kill -s "$stop" "$main" && [ "$tries" -lt 200 ]; do
+        case $(ps -o stat= -p "$main") in Z*) break ;; esac
         tries=$((tries + 1))
         sleep 0.05 || sleep 1
     done

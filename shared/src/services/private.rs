@@ -1,7 +1,7 @@
 //! The process and the folder of one private server, whichever it is. Everything here blocks.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -171,9 +171,7 @@ impl Private {
         }
         if let Some(process) = &self.process {
             // Ended or not, `kill` sees to the rest.
-            let _ = signals.iter().any(|signal| {
-                process.signal(*signal).is_ok() && process.wait_blocking(STOP_LIMIT).is_some()
-            });
+            let _ = signals.iter().any(|signal| stop(process, *signal));
         }
         self.kill()
     }
@@ -199,6 +197,21 @@ impl Drop for Private {
     fn drop(&mut self) {
         self.discard();
     }
+}
+
+/// Asks until the process ends, at most `STOP_LIMIT`. Again and again, since a signal that comes
+/// while a server starts, and has no handler yet, is lost.
+fn stop(process: &Guarded, signal: Signal) -> bool {
+    let deadline = Instant::now() + STOP_LIMIT;
+    while Instant::now() < deadline {
+        if process.signal(signal).is_err() {
+            return false;
+        }
+        if process.wait_blocking(Duration::from_millis(100)).is_some() {
+            return true;
+        }
+    }
+    false
 }
 
 /// Stops the parent first, so that it forks no more, then all below it. Their pids, its own

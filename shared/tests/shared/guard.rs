@@ -82,7 +82,10 @@ async fn its_output_ends_when_the_program_does() -> Outcome {
 }
 
 async fn a_polite_signal_reaches_the_program_and_not_the_watcher() -> Outcome {
-    let script = "trap 'echo stopped; exit 7' TERM; sleep 1000 >/dev/null & echo $!; wait";
+    // The sleeper tells its own pid, from a shell without the trap: a fork that has yet to become
+    // something else would swallow the signal.
+    let sleeper = "sh -c 'echo $$; exec sleep 1000 >/dev/null'";
+    let script = format!("trap 'exit 7' TERM; {sleeper} & wait");
     let program = Program::shell(script).stdout(Output::Piped);
     let mut guarded = Guarded::spawn(program, OnOrphaned::KillGroup).unwrap();
     let mut stdout = guarded.take_stdout().unwrap();

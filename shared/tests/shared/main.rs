@@ -3,17 +3,37 @@
 //! Tests that need a server and find none are skipped with the reason; `KATA_REQUIRE_SERVICES=1`
 //! turns that into a failure. The same program plays the processes that are killed: see `role`.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test; the lint's exception for tests knows only those of the built-in harness"
+)]
+
+mod db;
+mod download;
 mod guard;
+mod http;
+mod named;
 mod postgres;
+mod redis;
 mod role;
 mod support;
+mod telemetry;
 
 fn main() -> std::process::ExitCode {
     if let Some(role) = std::env::var_os(role::VARIABLE) {
         return role::play(&role.to_string_lossy());
     }
     let arguments = libtest_mimic::Arguments::from_args();
-    let tests = [guard::tests(), postgres::tests()];
+    let tests = [
+        guard::tests(),
+        postgres::tests(),
+        named::tests(),
+        download::tests(),
+        redis::tests(),
+        db::tests(),
+        http::tests(),
+        telemetry::tests(),
+    ];
     let tests = tests.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, tests).exit_code()
 }

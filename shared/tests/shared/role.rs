@@ -3,7 +3,10 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::time::Duration;
 
+use axum::routing::get;
+use shared::http::{serve, shutdown_signal};
 use shared::services::guard::{Guarded, OnOrphaned, Output, Program, Signal, User};
 use shared::services::{Options, Postgres, Redis, RedisOptions};
 
@@ -70,6 +73,33 @@ pub(crate) fn play(role: &str) -> ExitCode {
             }
             println!("{}", line.trim());
             Box::new((guarded, stdout))
+        }
+        "log" => {
+            let first = shared::telemetry::init("a \"test\"");
+            let second = shared::telemetry::init("another");
+            tracing::info_span!("request", request_id = "r-1").in_scope(|| {
+                tracing::info!(amount_cents = 1250, "paid");
+                tracing::debug!("in detail");
+            });
+            println!("{} {}", first.is_installed(), second.is_installed());
+            return ExitCode::SUCCESS;
+        }
+        "serve" => {
+            let served = runtime.block_on(async {
+                let router = axum::Router::new().route("/health", get(async || "ok"));
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let shutdown = shutdown_signal().unwrap();
+                println!(
+                    "{} | {}",
+                    listener.local_addr().unwrap(),
+                    std::process::id()
+                );
+                serve(listener, router, shutdown, Duration::from_secs(5))
+                    .await
+                    .unwrap()
+            });
+            println!("{served:?}");
+            return ExitCode::SUCCESS;
         }
         other => panic!("no role {other}"),
     };

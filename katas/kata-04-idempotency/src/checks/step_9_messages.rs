@@ -221,8 +221,7 @@ async fn acked(push: &mut Pending) -> Judged<bool> {
 /// A crash at every point of the work on a message.
 pub async fn survives_a_crash_in_a_message(lab: Lab) -> Judged<String> {
     short_lease(&lab);
-    at_every_crash_point(&lab, |stage, point| async move {
-        let program = stage.start().await?;
+    at_every_crash_point(&lab, |stage, program, point| async move {
         let payment = Payment::new(&stage);
         let message = payment.message(&stage.id("message"));
         let promise = Promise::new(

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::PgExecutor;
 
@@ -185,8 +184,8 @@ pub async fn reap(service: &Service, at_most: i64) -> Result<u64, sqlx::Error> {
     Ok(removed.rows_affected())
 }
 
-/// A digest of a JSON value, as text that fits into a header.
-pub fn sha256(value: &Value) -> String {
-    let digest = Sha256::digest(value.to_string());
+/// A digest as text that fits into a header.
+pub fn sha256(of: impl AsRef<[u8]>) -> String {
+    let digest = Sha256::digest(of);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

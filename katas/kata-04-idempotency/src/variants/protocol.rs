@@ -70,14 +70,14 @@ pub trait Protocol: Send + Sync + 'static {
     /// Of every member, so that a key cannot pay one thing and answer for another. Of the values
     /// and not of the bytes: a client may write the same body differently when it tries again.
     fn fingerprint(&self, body: &PayBody, _bytes: &[u8]) -> String {
-        sha256(&json!(body))
+        sha256(json!(body).to_string())
     }
 
     /// The same for every attempt at this payment, also after a crash: it is computed, and so
     /// cannot be lost. The payment is in it, because the provider remembers for ever and we do not:
     /// a key that has expired here and serves another payment is another key there.
     fn provider_key(&self, job: &Job) -> String {
-        sha256(&json!([job.scope, job.key, job.account, job.body]))
+        sha256(json!([job.scope, job.key, job.account, job.body]).to_string())
     }
 
     /// How long a claim lasts without a sign of life.
@@ -251,7 +251,7 @@ pub trait Protocol: Send + Sync + 'static {
             scope: "messages:".to_owned(),
             key: message_id,
             account,
-            fingerprint: sha256(&json!(body)),
+            fingerprint: sha256(json!(body).to_string()),
             body,
         };
         let response = Arc::clone(&self).run(service, job).await;

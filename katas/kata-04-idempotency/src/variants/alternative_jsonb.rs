@@ -1,0 +1,80 @@
+//! Alternative: the answer's body is kept as `jsonb`.
+//!
+//! One can ask the database what was answered. The replay is the same JSON value, and no longer the
+//! same bytes: `jsonb` keeps neither white space nor the order of members.
+
+use async_trait::async_trait;
+use kata_lab::{App, BoxError, Env};
+
+use crate::{
+    contract::Answer,
+    variants::{
+        keys::{Job, Row, Settled, TABLES, store},
+        protocol::Protocol,
+        reference::Reference,
+        serving::{self, Service},
+    },
+};
+
+/// Keeps documents.
+#[derive(Debug)]
+pub struct Jsonb;
+
+#[async_trait]
+impl Protocol for Jsonb {
+    fn tables(&self) -> String {
+        format!("{TABLES} alter table idempotency_keys add column if not exists document jsonb;")
+    }
+
+    async fn finish(
+        &self,
+        service: &Service,
+        job: &Job,
+        token: i64,
+        settled: &Settled,
+    ) -> Result<bool, sqlx::Error> {
+        let mut transaction = service.db.begin().await?;
+        let ours = store(
+            &mut *transaction,
+            service.config.key_ttl,
+            job,
+            token,
+            settled,
+        )
+        .await?;
+        sqlx::query(
+            "update idempotency_keys set document = body::jsonb, body = null
+             where scope = $1 and key = $2 and token = $3",
+        )
+        .bind(&job.scope)
+        .bind(&job.key)
+        .bind(token)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(ours)
+    }
+
+    async fn look(&self, service: &Service, job: &Job) -> Result<Option<Row>, sqlx::Error> {
+        let document: Option<Option<String>> = sqlx::query_scalar(
+            "select document::text from idempotency_keys where scope = $1 and key = $2",
+        )
+        .bind(&job.scope)
+        .bind(&job.key)
+        .fetch_optional(&service.db)
+        .await?;
+        let row = Reference.look(service, job).await?;
+        Ok(row.map(|row| Row {
+            answer: row.answer.map(|answer| Answer {
+                body: document.flatten().unwrap_or_default(),
+                ..answer
+            }),
+            ..row
+        }))
+    }
+}
+
+/// Starts it.
+pub async fn app(env: Env) -> Result<App, BoxError> {
+    serving::start(env, Jsonb).await
+}

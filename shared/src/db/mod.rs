@@ -1,0 +1,10 @@
+//! PostgreSQL as an application should use it: pools that never wait for ever, migrations that are
+//! part of the program, transactions that survive a hung-up client and a lost race.
+
+mod migrate;
+mod pool;
+mod transaction;
+
+pub use migrate::{MigrateError, Migration, migrate};
+pub use pool::{PoolSettings, connect, connect_lazy};
+pub use transaction::{Isolation, SqlFailure, TxOptions, begin, transaction};
