@@ -139,7 +139,7 @@ async fn a_killed_owner_leaves_no_redis_and_no_folder() -> Outcome {
     );
     let line = owner.ready();
     if line[0] == "error" {
-        return Err(End::Skip(line[1].clone()));
+        return Err(End::NoService(line[1].clone()));
     }
     set(&line[1], "k", "1").unwrap();
     owner.kill();
