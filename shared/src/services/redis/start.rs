@@ -90,8 +90,14 @@ pub(super) fn wait_until_ready(
     client: &Client,
 ) -> Result<String, ServiceError> {
     let deadline = Instant::now() + Duration::from_secs(30);
+    let ask = || {
+        let mut connection = open(client)?;
+        // While it loads its log it answers INFO, and refuses everything else.
+        redis::cmd("PING").exec(&mut connection)?;
+        information(&mut connection)
+    };
     loop {
-        let failure = match open(client).and_then(|mut connection| information(&mut connection)) {
+        let failure = match ask() {
             // Another server may have taken the port, ours about to find out.
             Ok(text) if is_process(&text, server) => return Ok(server_name(&text)),
             Ok(_) => "another server answers on its port".to_owned(),
