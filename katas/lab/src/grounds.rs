@@ -22,7 +22,7 @@ impl Grounds {
     /// # Errors
     /// [`ServiceError`] says which program is missing and how to install it.
     pub async fn open() -> Result<Arc<Self>, ServiceError> {
-        let postgres = Postgres::find_or_start(&Options::from_env()).await?;
+        let postgres = Postgres::find_or_start(&options()).await?;
         let admin = PgPoolOptions::new()
             .max_connections(ADMIN_CONNECTIONS)
             .connect_lazy_with(postgres.admin_options());
@@ -61,5 +61,50 @@ impl Grounds {
     pub async fn close(&self) -> Result<(), ServiceError> {
         self.admin.close().await;
         self.postgres.close().await
+    }
+}
+
+/// What the environment says, except where that is our own word: in a shell that took over what
+/// `env` printed, `DATABASE_URL` is a place on a server and not a server to make places on.
+fn options() -> Options {
+    let options = Options::from_env();
+    match std::env::var("DATABASE_URL") {
+        Ok(url) if is_place(&url) => options.url(None),
+        _ => options,
+    }
+}
+
+/// Whether the role is one that was made for a check: `kata_1f6e20c3_7`.
+fn is_place(url: &str) -> bool {
+    let role = || {
+        let rest = url.split_once("://")?.1;
+        let (user, _) = rest.split_once('@')?;
+        let role = user.split(':').next()?.strip_prefix("kata_")?;
+        role.split_once('_')
+    };
+    role().is_some_and(|(run, number)| {
+        run.len() == 8
+            && run.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_env_printed_is_not_taken_for_a_server() {
+        assert!(is_place(
+            "postgres://kata_f1847dc4_0:9cda@127.0.0.1:38557/postgres?sslmode=disable"
+        ));
+        assert!(!is_place(
+            "postgres://kata_owner:x@127.0.0.1/kata_f1847dc4_0"
+        ));
+        assert!(!is_place(
+            "postgres://postgres:kata_f1847dc4_0@127.0.0.1/db"
+        ));
+        assert!(!is_place("postgres:///db"));
     }
 }

@@ -6,6 +6,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::kata::Kata;
 
+/// Every reader of JSON keeps a whole number up to here, and so does every repeat after it.
+const GREATEST_SEED: u64 = (1 << 53) - 20_000;
+
 const ALL_HELP: &str = "\
 Without a verb: watch the failure happen, then see where your own exercise stands.
 The lesson and the contract are in the README beside the source.";
@@ -23,7 +26,7 @@ Exit codes:
 pub(super) struct Cli {
     /// The seed of every random choice; a failure shows it, and the same one repeats it
     /// [default: a new one each time]
-    #[arg(long, value_name = "S", global = true)]
+    #[arg(long, value_name = "S", global = true, value_parser = clap::value_parser!(u64).range(..=GREATEST_SEED))]
     pub(super) seed: Option<u64>,
 
     #[command(subcommand)]

@@ -54,6 +54,7 @@ fn run(kata: Kata) -> u8 {
             let wants_json = line.iter().any(|word| word == "--json");
             if wants_json && error.use_stderr() {
                 let message = error.render().to_string();
+                let message = message.trim_start_matches("error: ");
                 return refuse(kata.name, true, &Refusal::new(message.trim_end()));
             }
             // Whoever reads the help with `| head` has seen enough.

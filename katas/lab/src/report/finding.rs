@@ -43,7 +43,8 @@ pub fn finding(evidence: Evidence<'_>, columns: usize) -> String {
         ));
     }
     if !finding.output.is_empty() {
-        out.push_str(&written(&finding.output, columns));
+        let gap = if finding.history.is_empty() { "\n" } else { "" };
+        out.push_str(&format!("{gap}{}\n", written(&finding.output, columns)));
     }
     if !think.is_empty() {
         out.push_str(&item("think", think));

@@ -9,9 +9,6 @@ use crate::{
 /// Headings of words take at most so many lines.
 const HEADING_LINES: usize = 6;
 
-/// The width of a column under a number.
-const NUMBERED: usize = 4;
-
 /// A timeline in the matrix shows the scene, not all of it: the command to see more is beside it.
 const SCENE: usize = 14;
 
@@ -102,8 +99,16 @@ fn with_headings(matrix: &Matrix, headings: &[Vec<String>], labels: usize) -> St
 
 /// Numbers over the columns and their names below; in blocks if one row of numbers is too wide.
 fn with_numbers(matrix: &Matrix, labels: usize, room: usize, columns: usize) -> String {
-    let at_once = (room / NUMBERED).max(1);
+    // `✗!`, or with repeats how often it was wrong: `12!`.
+    let widest = match matrix.repeats {
+        1 => 2,
+        repeats => repeats.to_string().len() + 1,
+    };
+    let each = widest.max(matrix.checks.len().to_string().len()) + 1;
     let all: Vec<usize> = (0..matrix.checks.len()).collect();
+    let blocks = all.len().div_ceil((room / each).max(1)).max(1);
+    // Blocks of one size, and not a full one and a rest.
+    let at_once = all.len().div_ceil(blocks).max(1);
     let mut out = String::new();
     for (number, block) in all.chunks(at_once).enumerate() {
         if number > 0 {
@@ -111,7 +116,7 @@ fn with_numbers(matrix: &Matrix, labels: usize, room: usize, columns: usize) -> 
         }
         let numbers = block
             .iter()
-            .map(|column| text::pad(&(column + 1).to_string(), NUMBERED));
+            .map(|column| text::pad(&(column + 1).to_string(), each));
         let heading = format!(
             "{}{}",
             " ".repeat(2 + labels + 2),
@@ -119,7 +124,7 @@ fn with_numbers(matrix: &Matrix, labels: usize, room: usize, columns: usize) -> 
         );
         out.push_str(&format!("{}\n", dim(heading.trim_end())));
         for row in &matrix.rows {
-            let cells = block.iter().map(|column| (&row.cells[*column], NUMBERED));
+            let cells = block.iter().map(|column| (&row.cells[*column], each));
             out.push_str(&line(row, labels, cells));
         }
     }
@@ -203,7 +208,7 @@ fn legend(matrix: &Matrix, columns: usize) -> String {
     if surprises > 0 {
         said.push(match matrix.repeats {
             1 => "! = not as declared.".to_owned(),
-            repeats => format!("3! = 3 of {repeats} times not as declared."),
+            repeats => format!("1! = 1 of {repeats} times not as declared."),
         });
     }
     let size = format!(

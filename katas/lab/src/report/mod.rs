@@ -27,3 +27,6 @@ pub use standing::{Standing, StepState};
 pub(crate) use style::{bad, dim, good, strong, warn};
 pub use table::Table;
 pub use timeline::{LONG, timeline};
+
+#[cfg(test)]
+mod tests;

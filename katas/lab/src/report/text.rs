@@ -67,13 +67,12 @@ pub fn wrap(text: &str, to: usize) -> Vec<String> {
         let mut rest = paragraph.as_str();
         while width(rest) > to {
             let (head, _) = split_at_width(rest, to);
-            // A break inside a word only when the word alone is too wide.
-            let end = match rest[head.len()..].starts_with(' ') {
-                true => head.len(),
-                false => head
-                    .rfind(' ')
-                    .filter(|end| !head[..*end].trim().is_empty())
-                    .unwrap_or(head.len()),
+            let space = head.rfind(' ').filter(|at| !head[..*at].trim().is_empty());
+            let end = match space {
+                _ if rest[head.len()..].starts_with(' ') => head.len(),
+                // A break inside a word only when that word fits on no line.
+                Some(space) if word_width(&rest[space + 1..]) <= to => space,
+                _ => head.len(),
             };
             lines.push(rest[..end].trim_end().to_owned());
             rest = rest[end..].trim_start();
@@ -81,6 +80,11 @@ pub fn wrap(text: &str, to: usize) -> Vec<String> {
         lines.push(rest.to_owned());
     }
     lines
+}
+
+/// The width of the first word.
+fn word_width(text: &str) -> usize {
+    width(text.split(' ').next().unwrap_or_default())
 }
 
 /// Lines under a heading of a fixed width: the first beside it, the others below each other.

@@ -1,12 +1,15 @@
 //! What counts as a round trip, and what passes unchanged.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use kata_lab::proxy::{Point, RoundTrip};
 use sqlx::{Connection, PgConnection};
 
 use super::{
-    Scene,
+    DEADLINE, Scene,
     wire::{Wire, extended, frame, query, sync, tags},
     within,
 };
@@ -160,7 +163,7 @@ async fn encryption_is_refused_and_the_session_goes_on() {
 
 #[tokio::test]
 async fn a_cancel_request_reaches_the_statement_and_is_no_round_trip() {
-    let Some(scene) = Scene::open().await else {
+    let Some(mut scene) = Scene::open().await else {
         return;
     };
     let mut wire = Wire::connect(scene.front.port()).await;
@@ -178,20 +181,25 @@ async fn a_cancel_request_reaches_the_statement_and_is_no_round_trip() {
     );
     scene.front.count_from_now();
     wire.send(&query("select pg_sleep(600)")).await;
+    // A request that comes before its statement cancels nothing.
+    let began = Instant::now();
+    let sleeps = "select exists(select from pg_stat_activity where pid = any($1) \
+                  and wait_event = 'PgSleep')";
+    while !sqlx::query_scalar::<_, bool>(sleeps)
+        .bind(scene.front.backend_pids())
+        .fetch_one(&mut scene.direct)
+        .await
+        .unwrap()
+    {
+        assert!(began.elapsed() < DEADLINE, "the statement does not run");
+    }
+    let mut cancel = Wire::connect(scene.front.port()).await;
     let mut request = (key.len() as u32 + 8).to_be_bytes().to_vec();
     request.extend(80_877_102_u32.to_be_bytes());
     request.extend(key);
-    // A request that comes before its statement cancels nothing, so it is sent until it does.
-    let answers = loop {
-        let mut cancel = Wire::connect(scene.front.port()).await;
-        cancel.send(&request).await;
-        within(cancel.answer()).await.unwrap_err();
-        let patience = std::time::Duration::from_millis(200);
-        if let Ok(answer) = tokio::time::timeout(patience, wire.stream.readable()).await {
-            answer.unwrap();
-            break within(wire.until_ready()).await;
-        }
-    };
+    cancel.send(&request).await;
+    within(cancel.answer()).await.unwrap_err();
+    let answers = within(wire.until_ready()).await;
     let (_, error) = answers.iter().find(|(tag, _)| *tag == b'E').unwrap();
     assert!(String::from_utf8_lossy(error).contains("57014"));
     assert_eq!(scene.front.round_trips(), 1);
