@@ -93,7 +93,10 @@ impl Survey {
     fn count(&mut self, point: CrashPoint) {
         match point {
             CrashPoint::Fake(_) => self.fakes += 1,
-            CrashPoint::Database { point: Point::Early, .. } => self.early += 1,
+            CrashPoint::Database {
+                point: Point::Early,
+                ..
+            } => self.early += 1,
             CrashPoint::Database { .. } => self.late += 1,
         }
     }
@@ -129,11 +132,19 @@ impl Agenda {
             .min_by_key(|which| self.next[*which])?;
         let round_trip = self.next[which];
         self.next[which] += 1;
-        Some(CrashPoint::Database { round_trip, point: POINTS[which] })
+        Some(CrashPoint::Database {
+            round_trip,
+            point: POINTS[which],
+        })
     }
 
     fn ends_at(&mut self, round_trip: u64, point: Point) {
-        for (end, _) in self.end.iter_mut().zip(POINTS).filter(|(_, other)| *other == point) {
+        for (end, _) in self
+            .end
+            .iter_mut()
+            .zip(POINTS)
+            .filter(|(_, other)| *other == point)
+        {
             *end = (*end).min(round_trip);
         }
     }
