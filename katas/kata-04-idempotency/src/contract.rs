@@ -294,3 +294,72 @@ fn is_account(text: &str) -> bool {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json_headers() -> HeaderMap {
+        let json = HeaderValue::from_static("application/json; charset=utf-8");
+        HeaderMap::from_iter([(header::CONTENT_TYPE, json)])
+    }
+
+    fn message(change: impl Fn(&mut Value)) -> Result<Message, Problem> {
+        let mut value = json!({
+            "message_id": "m-1", "type": "payment.requested", "account": "acme",
+            "payment_id": "pay-1", "amount_cents": 100, "currency": "EUR", "card": "4242",
+        });
+        change(&mut value);
+        Message::read(&json_headers(), value.to_string().as_bytes())
+    }
+
+    #[test]
+    fn text_that_the_database_cannot_hold_is_wrong_input() {
+        let body = r#"{"payment_id":"a\u0000","amount_cents":1,"currency":"EUR","card":"c"}"#;
+        let refused = PayBody::read(&json_headers(), body.as_bytes()).unwrap_err();
+        assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    }
+
+    #[test]
+    fn a_message_of_an_unknown_type_may_have_any_other_members() {
+        let unknown = message(|value| *value = json!({ "type": "payment.celebrated", "cake": 1 }));
+        assert_eq!(unknown.unwrap(), Message::Unknown);
+    }
+
+    #[test]
+    fn a_message_is_as_strict_as_a_request() {
+        assert!(message(|_| {}).is_ok());
+        for (member, wrong) in [
+            ("message_id", json!("")),
+            ("account", json!("a/b")),
+            ("amount_cents", json!(0)),
+            ("type", json!(7)),
+            ("more", json!("than asked for")),
+        ] {
+            assert!(
+                message(|value| value[member] = wrong.clone()).is_err(),
+                "{member}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_caller_is_an_account_after_bearer() {
+        let of = |value: &'static str| {
+            let value = HeaderValue::from_static(value);
+            caller(&HeaderMap::from_iter([(header::AUTHORIZATION, value)])).ok()
+        };
+        assert_eq!(of("Bearer acme-1").as_deref(), Some("acme-1"));
+        for wrong in ["Basic YTpi", "Bearer", "Bearer ", "Bearer a b", "acme"] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_rounded_up() {
+        for (wait_ms, seconds) in [(0, "0"), (1, "1"), (1_000, "1"), (1_001, "2")] {
+            let response = conflict(Duration::from_millis(wait_ms)).into_response();
+            assert_eq!(response.headers()[header::RETRY_AFTER], seconds);
+        }
+    }
+}

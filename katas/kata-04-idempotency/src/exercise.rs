@@ -2,15 +2,15 @@
 //!
 //! | step | what to build | where | checks |
 //! | --- | --- | --- | --- |
-//! | 1 | a key is required, the first answer is replayed | [`idempotency_key`], [`TABLES`], [`claim`], [`finish`], [`show`] | `requires_a_key`, `rejects_wrong_input`, `replays_the_first_answer`, `shows_the_payment` |
-//! | 2 | fifty at once make one charge | [`claim`] | `charges_once_under_concurrency`, `charges_once_across_instances` |
-//! | 3 | another body under the same key is refused | [`claim`] | `rejects_a_reused_key`, `rejects_a_reused_key_while_running`, `keeps_callers_apart` |
-//! | 4 | a client that gives up and tries again gets the answer | [`pay`] | `answers_a_client_that_gave_up` |
-//! | 5 | the provider charges, and its answer is lost | [`provider_key`], [`release`] | `retries_with_the_same_provider_key` |
-//! | 6 | crashes, leases, and handlers that come late | [`claim`], [`finish`], [`release`] | `survives_a_crash_at_every_point`, `frees_the_key_when_the_lease_is_over`, `fences_a_late_failure`, `fences_across_expiry`, `fences_a_silenced_instance` |
-//! | 7 | a decline is remembered, an outage is not | [`settle`] | `remembers_a_decline`, `forgets_an_outage` |
-//! | 8 | keys expire, and the table does not grow | [`claim`], [`app`] | `frees_expired_keys`, `keeps_the_table_small` |
-//! | 9 | the same for messages | [`message`] | `does_a_message_once`, `finishes_what_it_acked`, `survives_a_crash_in_a_message`, `settles_declines_and_unknown_messages` |
+//! | 1 | a key is required, the first answer is replayed | `idempotency_key`, `TABLES`, `claim`, `finish`, `show` | `requires_a_key`, `rejects_wrong_input`, `replays_the_first_answer`, `shows_the_payment` |
+//! | 2 | fifty at once make one charge | `claim` | `charges_once_under_concurrency`, `charges_once_across_instances` |
+//! | 3 | another body under the same key is refused | `claim` | `rejects_a_reused_key`, `rejects_a_reused_key_while_running`, `keeps_callers_apart` |
+//! | 4 | a client that gives up and tries again gets the answer | `pay` | `answers_a_client_that_gave_up` |
+//! | 5 | the provider charges, and its answer is lost | `provider_key`, `release` | `retries_with_the_same_provider_key` |
+//! | 6 | crashes, leases, and handlers that come late | `claim`, `finish`, `release` | `survives_a_crash_at_every_point`, `frees_the_key_when_the_lease_is_over`, `fences_a_late_failure`, `fences_across_expiry`, `fences_a_silenced_instance` |
+//! | 7 | a decline is remembered, an outage is not | `settle` | `remembers_a_decline`, `forgets_an_outage` |
+//! | 8 | keys expire, and the table does not grow | `claim`, `app` | `frees_expired_keys`, `keeps_the_table_small` |
+//! | 9 | the same for messages | `message` | `does_a_message_once`, `finishes_what_it_acked`, `survives_a_crash_in_a_message`, `settles_declines_and_unknown_messages` |
 //!
 //! `crate::contract` has the bodies and the answers, `crate::provider` the provider's client. What
 //! is here already runs, and answers 501 on every route until you replace the `todo!()`s. Change

@@ -71,15 +71,6 @@ impl fmt::Display for CrashPoint {
     }
 }
 
-/// Whether the crash of a scene happened before the answer came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Crashed {
-    /// It did, and the rest of the scene was played.
-    Yes,
-    /// The answer came first: there is no such point.
-    No,
-}
-
 /// How many points there were. The numbers differ from run to run, since pools open connections
 /// when they like: they are shown and never compared.
 #[derive(Debug, Default, Clone, Copy)]
@@ -158,40 +149,60 @@ impl Agenda {
 /// Plays a scene at every crash point: at each round trip early and late, and at the call to a
 /// fake if the scene makes one. Returns how many points there were, as a note.
 ///
-/// The scene gets a running instance, and says whether the crash happened; it leaves the instance
-/// running. Several scenes are played side by side, each in a lab of its own, and one after the
-/// other in the same lab, so each needs new ids.
+/// The scene gets a running instance, crashes it, starts it again, and gives back what must still
+/// hold after one more restart; `None` if the crash did not come before the answer. `still` is
+/// asked after that restart, which is the one of the next scene where there is one. Several scenes
+/// are played side by side, each in a lab of its own, and one after the other in the same lab, so
+/// each needs new ids.
 ///
 /// # Errors
 /// What the first failing scene returned; [`Stop::Inconclusive`] if a crash that must happen never
 /// did.
-pub async fn at_every_crash_point<F, Fut>(lab: &Lab, scene: F) -> Judged<String>
+pub async fn at_every_crash_point<T, Scene, Played, Still, Kept>(
+    lab: &Lab,
+    scene: Scene,
+    still: Still,
+) -> Judged<String>
 where
-    F: Fn(Lab, Instance, CrashPoint) -> Fut,
-    Fut: Future<Output = Judged<Crashed>>,
+    Scene: Fn(Lab, Instance, CrashPoint) -> Played,
+    Played: Future<Output = Judged<Option<T>>>,
+    Still: Fn(Lab, Instance, T) -> Kept,
+    Kept: Future<Output = Judged>,
 {
     let agenda = Mutex::new(Agenda::new());
     let survey = Mutex::new(Survey::default());
     let play = async |stage: &Lab| -> Judged {
         let program = stage.start().await?;
+        let mut before = None;
         loop {
             let next = locked(&agenda).take();
             let Some(point) = next else {
-                return Ok(());
+                break;
             };
-            stage.history().clear();
+            let began = stage.history().mark();
             stage.note(format!("the crash will come {point}"));
-            let crashed = scene(stage.clone(), program.clone(), point).await?;
-            match (crashed, point) {
-                (Crashed::Yes, point) => locked(&survey).count(point),
-                (Crashed::No, CrashPoint::Fake(_)) => {
+            match (scene(stage.clone(), program.clone(), point).await?, point) {
+                (Some(keepsake), point) => {
+                    locked(&survey).count(point);
+                    if let Some(before) = before.replace(keepsake) {
+                        still(stage.clone(), program.clone(), before).await?;
+                    }
+                    stage.history().forget_before(began);
+                }
+                (None, CrashPoint::Fake(_)) => {
                     return Stop::inconclusive(format!("the crash {point} never happened"));
                 }
-                (Crashed::No, CrashPoint::Database { round_trip, point }) => {
+                (None, CrashPoint::Database { round_trip, point }) => {
                     locked(&agenda).ends_at(round_trip, point);
                 }
             }
         }
+        if let Some(before) = before {
+            program.crash().await?;
+            program.restart().await?;
+            still(stage.clone(), program, before).await?;
+        }
+        Ok(())
     };
     let lane = async |number: usize| -> Judged {
         let stage = lab.scene(number).await?;

@@ -35,6 +35,10 @@ pub struct History {
     story: Arc<Mutex<Story>>,
 }
 
+/// A place in a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(usize);
+
 #[derive(Debug)]
 struct Story {
     began: Instant,
@@ -69,11 +73,22 @@ impl History {
         });
     }
 
-    /// Forgets all events, and starts the clock again: another scene begins.
-    pub fn clear(&self) {
+    /// The present end of the history.
+    pub fn mark(&self) -> Mark {
+        Mark(self.lock().events.len())
+    }
+
+    /// Forgets what came before a mark, which becomes the beginning of time: another scene.
+    pub fn forget_before(&self, mark: Mark) {
         let mut story = self.lock();
-        story.began = Instant::now();
-        story.events.clear();
+        let from = mark.0.min(story.events.len());
+        let kept = story.events.split_off(from);
+        let began = kept.first().map(|event| event.at).unwrap_or_default();
+        story.began += began;
+        story.events = kept;
+        for event in &mut story.events {
+            event.at = event.at.saturating_sub(began);
+        }
     }
 
     /// All events so far, in order.

@@ -22,9 +22,9 @@ mod verdict;
 
 pub use app::{App, BoxError, Env, EnvError, Task};
 pub use client::{NoAnswer, Pending, Reply, Request};
-pub use crash_points::{CrashPoint, Crashed, FakePoint, at_every_crash_point};
+pub use crash_points::{CrashPoint, FakePoint, at_every_crash_point};
 pub use grounds::Grounds;
-pub use history::{Event, History};
+pub use history::{Event, History, Mark};
 pub use implementation::{Implementation, StartError};
 pub use instance::Instance;
 pub use kata::{AppFn, BoxFuture, Check, Given, IntoNote, Kata, Kind, Step, Variant};

@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use kata_lab::{
-    CrashPoint, Crashed, FakePoint, Instance, Judged, Lab, Pending, Promise, Reply,
-    at_every_crash_point,
+    CrashPoint, FakePoint, Instance, Judged, Lab, Pending, Promise, Reply, at_every_crash_point,
     fakes::{Caught, Trap},
     proxy::RoundTrip,
 };
@@ -21,30 +20,44 @@ use super::{
 /// A crash at every round trip to the database and at every moment of the call to the provider.
 pub async fn survives_a_crash_at_every_point(lab: Lab) -> Judged<String> {
     short_lease(&lab);
-    at_every_crash_point(&lab, |stage, program, point| async move {
+    let scene = |stage: Lab, program: Instance, point: CrashPoint| async move {
         let payment = Payment::new(&stage);
         let promise = Promise::new(
-            format!("POST /pay; crashed {point}; started again; the client tried until it got an answer; one more restart, and once more"),
-            "1 charge, the client gets it when the lease is over at the latest, and a replay of it after the restart",
+            format!(
+                "POST /pay; crashed {point}; started again; the client tried until it got an answer"
+            ),
+            "1 charge, and the client gets it when the lease is over at the latest",
         );
         let story = async { payment.request(&program).attempt().await.map(drop) };
-        if crash(&stage, &program, point, story).await? == Crashed::No {
-            return Ok(Crashed::No);
+        if !crash(&stage, &program, point, story).await? {
+            return Ok(None);
         }
-        let first = until_final(&stage, lease_and_slack(&stage), &promise, || payment.request(&program)).await?;
+        let within = lease_and_slack(&stage);
+        let first = until_final(&stage, within, &promise, || payment.request(&program)).await?;
         if let Some(saw) = payment.not_paid_by(&stage, &first) {
             return promise.broken(saw);
         }
-        program.crash().await?;
-        program.restart().await?;
-        let again = until_final(&stage, lease_and_slack(&stage), &promise, || payment.request(&program)).await?;
-        let same = again.status == first.status && again.json() == first.json() && is_marked(&again);
-        promise.holds(same, format!("{first}, and after a restart {again}{}", mark(&again)))?;
+        Ok(Some((point, payment, first)))
+    };
+    let still = |stage: Lab, program: Instance, (point, payment, first): (_, Payment, Reply)| async move {
+        let promise = Promise::new(
+            format!(
+                "POST /pay; crashed {point}; started again; tried until it was paid; one more restart, and once more"
+            ),
+            "a replay of the answer, and 1 charge in all",
+        );
+        let within = lease_and_slack(&stage);
+        let again = until_final(&stage, within, &promise, || payment.request(&program)).await?;
+        let same =
+            again.status == first.status && again.json() == first.json() && is_marked(&again);
+        promise.holds(
+            same,
+            format!("{first}, and after a restart {again}{}", mark(&again)),
+        )?;
         let (captures, saw) = payment.captures(&stage);
-        promise.holds(captures == 1, saw)?;
-        Ok(Crashed::Yes)
-    })
-    .await
+        promise.holds(captures == 1, saw)
+    };
+    at_every_crash_point(&lab, scene, still).await
 }
 
 fn mark(reply: &Reply) -> &'static str {
@@ -56,13 +69,13 @@ fn mark(reply: &Reply) -> &'static str {
 }
 
 /// Plays a story, crashes the program at the point given in the middle of it, and starts it again.
-/// [`Crashed::No`] if the story ended first, with nothing crashed.
+/// `false` if the story ended first, with nothing crashed.
 pub(super) async fn crash(
     stage: &Lab,
     program: &Instance,
     point: CrashPoint,
     story: impl Future<Output = Judged>,
-) -> Judged<Crashed> {
+) -> Judged<bool> {
     // Pinned here and not dropped before the crash: a client that hangs up first is another story.
     let mut story = std::pin::pin!(story);
     match point {
@@ -74,7 +87,7 @@ pub(super) async fn crash(
                 ended = &mut story => { ended?; None }
             };
             let Some(held) = held else {
-                return Ok(Crashed::No);
+                return Ok(false);
             };
             let statement = held
                 .statement
@@ -87,7 +100,7 @@ pub(super) async fn crash(
             let held = tokio::select! {
                 biased;
                 held = trap.caught() => held,
-                ended = &mut story => { ended?; return Ok(Crashed::No); }
+                ended = &mut story => { ended?; return Ok(false); }
             };
             if moment == FakePoint::Acted {
                 held.act();
@@ -100,7 +113,7 @@ pub(super) async fn crash(
         }
     }
     program.restart().await?;
-    Ok(Crashed::Yes)
+    Ok(true)
 }
 
 /// A key whose handler died is free when its lease is over.

@@ -1,21 +1,19 @@
 //! Alternative: an advisory lock, held in a transaction as long as the charge takes, and no lease.
 //!
-//! As with a row lock, a crash frees it at once. The row of the key is written under it, and needs no
-//! lock of its own: a lease of nothing.
-
-use std::{sync::Arc, time::Duration};
+//! As with a row lock, a crash frees it at once. It locks a number and not a row, so it needs no row
+//! to be there; two keys with the same number get in each other's way, and no more than that.
 
 use async_trait::async_trait;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use futures::future::BoxFuture;
 use kata_lab::{App, BoxError, Env};
+use sqlx::PgConnection;
 
-use crate::{
-    contract,
-    variants::{
-        keys::Job,
-        protocol::Protocol,
-        serving::{self, Service, in_own_task},
-    },
+use crate::variants::{
+    alternative_row_lock::settle_under,
+    keys::Job,
+    protocol::Protocol,
+    serving::{self, Service},
 };
 
 /// Locks a number.
@@ -24,17 +22,13 @@ pub struct AdvisoryLock;
 
 #[async_trait]
 impl Protocol for AdvisoryLock {
-    fn lease(&self, _service: &Service) -> Duration {
-        Duration::ZERO
+    async fn settle(&self, service: &Service, job: &Job) -> Result<Response, sqlx::Error> {
+        settle_under(lock_number, self, service, job).await
     }
 
-    async fn run(self: Arc<Self>, service: Service, job: Job) -> Response {
-        in_own_task(settle_under_lock(self, service, job)).await
-    }
-
-    // One for each request that may be held at the provider, and a few for those that ask.
+    // One for each charge that runs, half of what two instances may open.
     fn connections(&self) -> u32 {
-        60
+        30
     }
 }
 
@@ -43,33 +37,19 @@ pub async fn app(env: Env) -> Result<App, BoxError> {
     serving::start(env, AdvisoryLock).await
 }
 
-/// Settles a job while holding the lock of its key; 409 for whoever does not get it, unless the
-/// row says more.
-pub async fn settle_under_lock(
-    protocol: Arc<impl Protocol>,
-    service: Service,
-    job: Job,
-) -> Result<Response, sqlx::Error> {
-    let mut transaction = service.db.begin().await?;
-    // The lock is the database's, not the schema's: another program may use the same keys there.
-    let locked: bool = sqlx::query_scalar(
-        "select pg_try_advisory_xact_lock(
-             hashtextextended(concat_ws(' ', current_schema(), $1::text, $2::text), 0))",
+/// Whether the number of this key is ours until the transaction ends.
+pub fn lock_number<'a>(
+    db: &'a mut PgConnection,
+    job: &'a Job,
+) -> BoxFuture<'a, Result<bool, sqlx::Error>> {
+    // The numbers are the database's, not the schema's: another program may use the same keys there.
+    Box::pin(
+        sqlx::query_scalar(
+            "select pg_try_advisory_xact_lock(
+                 hashtextextended(concat_ws(' ', current_schema(), $1::text, $2::text), 0))",
+        )
+        .bind(&job.scope)
+        .bind(&job.key)
+        .fetch_one(db),
     )
-    .bind(&job.scope)
-    .bind(&job.key)
-    .fetch_one(&mut *transaction)
-    .await?;
-    let response = if locked {
-        protocol.settle(&service, &job).await
-    } else {
-        Ok(match protocol.look(&service, &job).await? {
-            Some(row) => protocol.judge(&job, row).refusal(),
-            // The holder has not come as far as writing it.
-            None => contract::conflict(Duration::from_secs(1)).into_response(),
-        })
-    };
-    // The end of the transaction frees the lock.
-    transaction.commit().await?;
-    response
 }

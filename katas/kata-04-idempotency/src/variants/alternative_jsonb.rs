@@ -6,14 +6,10 @@
 use async_trait::async_trait;
 use kata_lab::{App, BoxError, Env};
 
-use crate::{
-    contract::Answer,
-    variants::{
-        keys::{Job, Row, Settled, TABLES, store},
-        protocol::Protocol,
-        reference::Reference,
-        serving::{self, Service},
-    },
+use crate::variants::{
+    keys::{Columns, Job, Row, Settled, TABLES, store},
+    protocol::Protocol,
+    serving::{self, Service},
 };
 
 /// Keeps documents.
@@ -56,21 +52,15 @@ impl Protocol for Jsonb {
     }
 
     async fn look(&self, service: &Service, job: &Job) -> Result<Option<Row>, sqlx::Error> {
-        let document: Option<Option<String>> = sqlx::query_scalar(
-            "select document::text from idempotency_keys where scope = $1 and key = $2",
+        let columns: Option<Columns> = sqlx::query_as(
+            "select token, fingerprint, status, content_type, document::text
+             from idempotency_keys where scope = $1 and key = $2",
         )
         .bind(&job.scope)
         .bind(&job.key)
         .fetch_optional(&service.db)
         .await?;
-        let row = Reference.look(service, job).await?;
-        Ok(row.map(|row| Row {
-            answer: row.answer.map(|answer| Answer {
-                body: document.flatten().unwrap_or_default(),
-                ..answer
-            }),
-            ..row
-        }))
+        Ok(columns.map(Row::from))
     }
 }
 

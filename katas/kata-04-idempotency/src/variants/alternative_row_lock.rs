@@ -5,11 +5,12 @@
 
 use async_trait::async_trait;
 use axum::response::{IntoResponse, Response};
+use futures::future::BoxFuture;
 use kata_lab::{App, BoxError, Env};
-use sqlx::PgTransaction;
+use sqlx::PgConnection;
 
 use crate::variants::{
-    keys::{Claim, Job, Settled, store},
+    keys::{Claim, Columns, Job, Row, Settled, store},
     protocol::Protocol,
     serving::{self, Service},
 };
@@ -21,44 +22,74 @@ pub struct RowLock;
 #[async_trait]
 impl Protocol for RowLock {
     async fn settle(&self, service: &Service, job: &Job) -> Result<Response, sqlx::Error> {
-        loop {
-            make_row(service, job).await?;
-            let mut transaction = service.db.begin().await?;
-            let locked = match lock_row(&mut transaction, job).await {
-                Ok(Some(token)) => Some(token),
-                // Reaped since it was made.
-                Ok(None) => continue,
-                Err(error) if is_locked(&error) => None,
-                Err(error) => return Err(error),
-            };
-            let Some(row) = self.look(service, job).await? else {
-                continue;
-            };
-            let token = match (locked, self.judge(job, row)) {
-                // Not answered, and nobody else holds it.
-                (Some(token), Claim::Running) => token,
-                (_, found) => return Ok(found.refusal()),
-            };
-            let outcome = self.charge(service, job, token).await;
-            let settled = Settled::new(&job.body, &outcome);
-            if self.is_final(&outcome) {
-                let key_ttl = service.config.key_ttl;
-                store(&mut *transaction, key_ttl, job, token, &settled).await?;
-            }
-            transaction.commit().await?;
-            return Ok(settled.answer.into_response());
-        }
+        settle_under(lock_row, self, service, job).await
     }
 
-    // One for each request that may be held at the provider, and a few for those that ask.
+    // One for each charge that runs, half of what two instances may open.
     fn connections(&self) -> u32 {
-        60
+        30
     }
 }
 
 /// Starts it.
 pub async fn app(env: Env) -> Result<App, BoxError> {
     serving::start(env, RowLock).await
+}
+
+/// Takes a lock that ends with the transaction, without waiting for it; says whether it has it.
+pub type Lock =
+    for<'a> fn(&'a mut PgConnection, &'a Job) -> BoxFuture<'a, Result<bool, sqlx::Error>>;
+
+/// Settles a job under a lock that lasts as long as the transaction. All that is done under it goes
+/// through the same connection: to wait for a second one while holding the first is a deadlock as
+/// soon as there are as many requests as connections.
+pub async fn settle_under(
+    lock: Lock,
+    protocol: &impl Protocol,
+    service: &Service,
+    job: &Job,
+) -> Result<Response, sqlx::Error> {
+    loop {
+        make_row(service, job).await?;
+        let mut transaction = service.db.begin().await?;
+        if !lock(&mut transaction, job).await? {
+            transaction.rollback().await?;
+            match protocol.look(service, job).await? {
+                Some(row) => return Ok(protocol.judge(job, row).refusal()),
+                None => continue,
+            }
+        }
+        let columns: Option<Columns> = sqlx::query_as(
+            "select token, fingerprint, status, content_type, body
+             from idempotency_keys where scope = $1 and key = $2",
+        )
+        .bind(&job.scope)
+        .bind(&job.key)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        // Gone if it was reaped between its making and the lock.
+        let Some(row) = columns.map(Row::from) else {
+            transaction.rollback().await?;
+            continue;
+        };
+        let token = row.token;
+        match protocol.judge(job, row) {
+            // Not answered, and nobody else has the lock: ours.
+            Claim::Running => {}
+            found => {
+                transaction.rollback().await?;
+                return Ok(found.refusal());
+            }
+        }
+        let outcome = protocol.charge(service, job, token).await;
+        let settled = Settled::new(&job.body, &outcome);
+        if protocol.is_final(&outcome) {
+            let key_ttl = service.config.key_ttl;
+            store(&mut *transaction, key_ttl, job, token, &settled).await?;
+        }
+        transaction.commit().await?;
+        return Ok(settled.answer.into_response());
+    }
 }
 
 /// Committed before the lock is taken, so that others can read the fingerprint while it is held.
@@ -89,22 +120,28 @@ async fn make_row(service: &Service, job: &Job) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-// `nowait`: fifty that wait for a lock are fifty connections.
-async fn lock_row(
-    transaction: &mut PgTransaction<'_>,
-    job: &Job,
-) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar(
-        "select token from idempotency_keys where scope = $1 and key = $2 for update nowait",
-    )
-    .bind(&job.scope)
-    .bind(&job.key)
-    .fetch_optional(&mut **transaction)
-    .await
-}
-
-fn is_locked(error: &sqlx::Error) -> bool {
+fn lock_row<'a>(
+    db: &'a mut PgConnection,
+    job: &'a Job,
+) -> BoxFuture<'a, Result<bool, sqlx::Error>> {
     const LOCK_NOT_AVAILABLE: &str = "55P03";
-    let error = error.as_database_error();
-    error.and_then(|error| error.code()).as_deref() == Some(LOCK_NOT_AVAILABLE)
+    Box::pin(async move {
+        // `nowait`: fifty that wait for a lock are fifty connections.
+        let locked = sqlx::query(
+            "select from idempotency_keys where scope = $1 and key = $2 for update nowait",
+        )
+        .bind(&job.scope)
+        .bind(&job.key)
+        .execute(db)
+        .await;
+        match locked {
+            Ok(_) => Ok(true),
+            Err(sqlx::Error::Database(error))
+                if error.code().as_deref() == Some(LOCK_NOT_AVAILABLE) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    })
 }

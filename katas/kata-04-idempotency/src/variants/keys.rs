@@ -62,10 +62,29 @@ pub struct Job {
 /// A key as it is stored.
 #[derive(Debug, Clone)]
 pub struct Row {
+    /// Of the latest claim.
+    pub token: i64,
     /// Of the body that the key was used with.
     pub fingerprint: String,
     /// `None` while the request runs.
     pub answer: Option<Answer>,
+}
+
+/// `token, fingerprint, status, content_type, body` of a row.
+pub type Columns = (i64, String, Option<i32>, Option<String>, Option<String>);
+
+impl From<Columns> for Row {
+    fn from((token, fingerprint, status, content_type, body): Columns) -> Self {
+        Self {
+            token,
+            fingerprint,
+            answer: status.map(|status| Answer {
+                status: u16::try_from(status).unwrap_or_default(),
+                content_type: content_type.unwrap_or_default(),
+                body: body.unwrap_or_default(),
+            }),
+        }
+    }
 }
 
 /// What a request finds when it comes with a key.

@@ -24,16 +24,12 @@ impl Protocol for LeaseWithoutFencing {
         token: i64,
         settled: &Settled,
     ) -> Result<bool, sqlx::Error> {
-        // Whatever token the row has by now: which is to have none.
-        let found: Option<i64> =
-            sqlx::query_scalar("select token from idempotency_keys where scope = $1 and key = $2")
-                .bind(&job.scope)
-                .bind(&job.key)
-                .fetch_optional(&service.db)
-                .await?;
-        Reference
-            .finish(service, job, found.unwrap_or(token), settled)
-            .await
+        // Whatever token the row has by now, which is to have none.
+        let token = self
+            .look(service, job)
+            .await?
+            .map_or(token, |row| row.token);
+        Reference.finish(service, job, token, settled).await
     }
 
     async fn release(&self, service: &Service, job: &Job, token: i64) -> Result<(), sqlx::Error> {

@@ -101,10 +101,12 @@ fn flawed() -> Vec<Variant> {
                 "charges_once_across_instances",
                 "rejects_a_reused_key",
                 "rejects_a_reused_key_while_running",
+                "keeps_callers_apart",
                 "answers_a_client_that_gave_up",
                 "retries_with_the_same_provider_key",
                 "survives_a_crash_at_every_point",
                 "fences_a_late_failure",
+                "fences_across_expiry",
                 "fences_a_silenced_instance",
                 "remembers_a_decline",
             ]),
@@ -126,7 +128,8 @@ fn flawed() -> Vec<Variant> {
             "check-then-act",
             "check then act",
             // Nothing is written before the effect: no lock, no fingerprint, no name for a second
-            // attempt, which makes it a second charge after a crash too.
+            // attempt, which makes it a second charge after a crash too. And whoever ends last
+            // writes over what is there, after the key's first life as well.
             Flawed(&[
                 "charges_once_under_concurrency",
                 "charges_once_across_instances",
@@ -134,7 +137,9 @@ fn flawed() -> Vec<Variant> {
                 "answers_a_client_that_gave_up",
                 "retries_with_the_same_provider_key",
                 "survives_a_crash_at_every_point",
+                "fences_across_expiry",
                 "does_a_message_once",
+                "finishes_what_it_acked",
                 "survives_a_crash_in_a_message",
             ]),
             check_then_act::app,
@@ -310,4 +315,45 @@ fn flawed() -> Vec<Variant> {
             decline_nacked::app,
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use super::*;
+
+    fn text_of(id: &str) -> String {
+        let file = format!("src/variants/{}.rs", id.replace('-', "_"));
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    #[test]
+    fn every_variant_says_its_idea_or_its_flaw_in_its_first_line() {
+        for variant in all() {
+            let begins = match variant.kind {
+                Reference => "//! The reference: ",
+                Alternative => "//! Alternative: ",
+                Flawed(_) => "//! Flaw: ",
+                Exercise => continue,
+            };
+            assert!(text_of(variant.id).starts_with(begins), "{}", variant.id);
+        }
+    }
+
+    // Relative paths and another signature are what would break; the rest the compiler has seen.
+    #[test]
+    fn every_variant_can_be_copied_over_the_exercise() {
+        for variant in all() {
+            if variant.kind == Exercise {
+                continue;
+            }
+            let text = text_of(variant.id);
+            let app = "pub async fn app(env: Env) -> Result<App, BoxError> {";
+            assert!(text.contains(app), "{}", variant.id);
+            assert!(!text.contains("super::"), "{}", variant.id);
+            assert!(!text.contains("self::"), "{}", variant.id);
+        }
+    }
 }

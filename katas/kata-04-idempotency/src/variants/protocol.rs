@@ -25,7 +25,7 @@ use crate::{
     contract::{self, Answer, Message, PayBody},
     provider::{Outage, Outcome},
     variants::{
-        keys::{Claim, Job, Row, Settled, TABLES, reap, sha256, store},
+        keys::{Claim, Columns, Job, Row, Settled, TABLES, reap, sha256, store},
         serving::{Service, in_own_task},
     },
 };
@@ -112,22 +112,15 @@ pub trait Protocol: Send + Sync + 'static {
 
     /// What is known of the key.
     async fn look(&self, service: &Service, job: &Job) -> Result<Option<Row>, sqlx::Error> {
-        let row: Option<(String, Option<i32>, Option<String>, Option<String>)> = sqlx::query_as(
-            "select fingerprint, status, content_type, body
+        let columns: Option<Columns> = sqlx::query_as(
+            "select token, fingerprint, status, content_type, body
              from idempotency_keys where scope = $1 and key = $2",
         )
         .bind(&job.scope)
         .bind(&job.key)
         .fetch_optional(&service.db)
         .await?;
-        Ok(row.map(|(fingerprint, status, content_type, body)| Row {
-            fingerprint,
-            answer: status.map(|status| Answer {
-                status: u16::try_from(status).unwrap_or_default(),
-                content_type: content_type.unwrap_or_default(),
-                body: body.unwrap_or_default(),
-            }),
-        }))
+        Ok(columns.map(Row::from))
     }
 
     /// Another body first: whoever made a mistake should hear of it now and not be told to wait.

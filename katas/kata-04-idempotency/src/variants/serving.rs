@@ -47,7 +47,7 @@ pub async fn start(env: Env, protocol: impl Protocol) -> Result<App, BoxError> {
     let config = Config::from_env(&env)?;
     let db = PgPoolOptions::new()
         .max_connections(protocol.connections())
-        .acquire_timeout(Duration::from_secs(5))
+        .acquire_timeout(Duration::from_secs(30))
         // A ping before each use would be a round trip for every statement. A connection that has
         // died is noticed by the statement, and the client tries again.
         .test_before_acquire(false)

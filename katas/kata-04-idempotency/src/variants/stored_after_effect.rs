@@ -10,7 +10,7 @@ use axum::response::Response;
 use kata_lab::{App, BoxError, Env};
 
 use crate::variants::{
-    alternative_advisory_lock::settle_under_lock,
+    alternative_advisory_lock::lock_number,
     check_then_act::CheckThenAct,
     keys::{Claim, Job, Settled},
     protocol::Protocol,
@@ -42,11 +42,25 @@ impl Protocol for StoredAfterEffect {
     }
 
     async fn run(self: Arc<Self>, service: Service, job: Job) -> Response {
-        in_own_task(settle_under_lock(self, service, job)).await
+        in_own_task(async move {
+            let mut transaction = service.db.begin().await?;
+            if lock_number(&mut transaction, &job).await? {
+                let response = self.settle(&service, &job).await;
+                transaction.commit().await?;
+                return response;
+            }
+            transaction.rollback().await?;
+            Ok(match self.claim(&service, &job).await? {
+                // Nothing is written yet; somebody is at work on it.
+                Claim::Ours(_) => Claim::Running.refusal(),
+                found => found.refusal(),
+            })
+        })
+        .await
     }
 
     fn connections(&self) -> u32 {
-        60
+        30
     }
 }
 

@@ -128,6 +128,13 @@ fn literal(value: &[u8], is_text: bool, kind: u32) -> String {
         (false, 2950) => {
             uuid::Uuid::from_slice(value).map_or("…".to_owned(), |uuid| format!("'{uuid}'"))
         }
+        // Some drivers leave the type to the server. Numbers and the like have control characters.
+        (false, 0) => match std::str::from_utf8(value) {
+            Ok(text) if !text.contains(char::is_control) => {
+                format!("'{}'", one_line(value, PARAMETER))
+            }
+            _ => "…".to_owned(),
+        },
         (false, _) => "…".to_owned(),
     }
 }
@@ -242,6 +249,12 @@ mod tests {
         assert_eq!(
             statements.bind(&bind("s1", &[], &values)).unwrap(),
             "select * from keys where key = '7f3a' and n > 12 and ok = $3 and $4 is null"
+        );
+        statements.parse(&parse("", "select $1, $2", &[]));
+        let values = [Some(b"7f3a".as_slice()), Some(&[0, 0, 0, 1])];
+        assert_eq!(
+            statements.bind(&bind("", &[1], &values)).unwrap(),
+            "select '7f3a', …"
         );
         statements.close(b"Ss1\0");
         assert_eq!(statements.bind(&bind("s1", &[], &[])), None);

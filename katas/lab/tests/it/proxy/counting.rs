@@ -1,12 +1,16 @@
 //! What counts as a round trip, and what passes unchanged.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
-use kata_lab::proxy::{Point, RoundTrip};
+use kata_lab::proxy::{Front, Point, RoundTrip, Upstream};
 use sqlx::{Connection, PgConnection};
 
 use super::{
-    Scene,
+    DEADLINE, Scene, not_run,
     wire::{Wire, extended, frame, query, sync, tags},
     within,
 };
@@ -160,7 +164,7 @@ async fn encryption_is_refused_and_the_session_goes_on() {
 
 #[tokio::test]
 async fn a_cancel_request_reaches_the_statement_and_is_no_round_trip() {
-    let Some(scene) = Scene::open().await else {
+    let Some(mut scene) = Scene::open().await else {
         return;
     };
     let mut wire = Wire::connect(scene.front.port()).await;
@@ -178,20 +182,25 @@ async fn a_cancel_request_reaches_the_statement_and_is_no_round_trip() {
     );
     scene.front.count_from_now();
     wire.send(&query("select pg_sleep(600)")).await;
+    // A request that comes before its statement cancels nothing.
+    let began = Instant::now();
+    let sleeps = "select exists(select from pg_stat_activity where pid = any($1) \
+                  and wait_event = 'PgSleep')";
+    while !sqlx::query_scalar::<_, bool>(sleeps)
+        .bind(scene.front.backend_pids())
+        .fetch_one(&mut scene.direct)
+        .await
+        .unwrap()
+    {
+        assert!(began.elapsed() < DEADLINE, "the statement does not run");
+    }
+    let mut cancel = Wire::connect(scene.front.port()).await;
     let mut request = (key.len() as u32 + 8).to_be_bytes().to_vec();
     request.extend(80_877_102_u32.to_be_bytes());
     request.extend(key);
-    // A request that comes before its statement cancels nothing, so it is sent until it does.
-    let answers = loop {
-        let mut cancel = Wire::connect(scene.front.port()).await;
-        cancel.send(&request).await;
-        within(cancel.answer()).await.unwrap_err();
-        let patience = std::time::Duration::from_millis(200);
-        if let Ok(answer) = tokio::time::timeout(patience, wire.stream.readable()).await {
-            answer.unwrap();
-            break within(wire.until_ready()).await;
-        }
-    };
+    cancel.send(&request).await;
+    within(cancel.answer()).await.unwrap_err();
+    let answers = within(wire.until_ready()).await;
     let (_, error) = answers.iter().find(|(tag, _)| *tag == b'E').unwrap();
     assert!(String::from_utf8_lossy(error).contains("57014"));
     assert_eq!(scene.front.round_trips(), 1);
@@ -236,5 +245,38 @@ async fn malformed_frames_end_their_connection_and_no_other() {
     }
     bystander.send(&query("select 1")).await;
     within(bystander.until_ready()).await;
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn a_server_on_a_unix_socket_is_reached() {
+    let Some(mut scene) = Scene::open().await else {
+        return;
+    };
+    let folders: String = sqlx::query_scalar("show unix_socket_directories")
+        .fetch_one(&mut scene.direct)
+        .await
+        .unwrap();
+    let port = scene.server.get_port();
+    let socket = folders
+        .split(',')
+        .map(|folder| Path::new(folder.trim()).join(format!(".s.PGSQL.{port}")))
+        .find(|socket| socket.exists());
+    let Some(socket) = socket else {
+        not_run("the server has no Unix socket on this machine");
+        return scene.close().await;
+    };
+    let front = Front::open(Upstream::Unix(socket)).unwrap();
+    let options = scene.through().port(front.port());
+    let mut connection = PgConnection::connect_with(&options).await.unwrap();
+    let trap = front.arm(RoundTrip(1), Point::Late);
+    let insert = "insert into notes values ('a')";
+    tokio::select! {
+        _ = sqlx::raw_sql(insert).execute(&mut connection) => panic!("it has heard"),
+        held = within(trap.sprung()) => assert_eq!(held.unwrap().statement.as_deref(), Some(insert)),
+    }
+    assert_eq!(scene.notes().await, ["a"]);
+    let pids = front.cut();
+    scene.until_gone(&pids).await;
     scene.close().await;
 }

@@ -1,5 +1,8 @@
 //! A PostgreSQL client by hand: frames as bytes, so that a test decides what is sent when.
 
+use std::io::Read;
+
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -101,7 +104,8 @@ impl Wire {
     /// Whether nothing has come that was not read. What is under way is not seen: it is of use
     /// only where something else has shown that an answer would be here.
     pub(crate) fn has_heard_nothing(&self) -> bool {
-        let mut byte = [0];
-        matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+        // Past Tokio, which only knows what its driver has seen so far.
+        let read = (&*SockRef::from(&self.stream)).read(&mut [0]);
+        matches!(read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 }
