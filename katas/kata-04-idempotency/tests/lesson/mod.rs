@@ -21,11 +21,26 @@ struct Heading {
     spanish: &'static str,
 }
 
-const CONTRACT: Heading = Heading { english: "The contract", spanish: "El contrato" };
-const RULES: Heading = Heading { english: "The rules", spanish: "Las reglas" };
-const TASK: Heading = Heading { english: "Your task", spanish: "Tu tarea" };
-const RUN: Heading = Heading { english: "Run it", spanish: "Ejecútalo" };
-const HINTS: Heading = Heading { english: "Hints", spanish: "Pistas" };
+const CONTRACT: Heading = Heading {
+    english: "The contract",
+    spanish: "El contrato",
+};
+const RULES: Heading = Heading {
+    english: "The rules",
+    spanish: "Las reglas",
+};
+const TASK: Heading = Heading {
+    english: "Your task",
+    spanish: "Tu tarea",
+};
+const RUN: Heading = Heading {
+    english: "Run it",
+    spanish: "Ejecútalo",
+};
+const HINTS: Heading = Heading {
+    english: "Hints",
+    spanish: "Pistas",
+};
 
 /// The step whose hints the lesson shows.
 const HINTS_SHOWN: usize = 2;
@@ -36,34 +51,53 @@ const WORDS: std::ops::RangeInclusive<usize> = 900..=1_500;
 type Said = Result<(), String>;
 
 /// The trials, for `tests/kata.rs`.
-pub fn trials() -> Vec<Trial> {
-    let trial = |name: &str, run: fn() -> Said| {
-        Trial::test(format!("lesson: {name}"), move || Ok(run()?))
-    };
+pub(crate) fn trials() -> Vec<Trial> {
+    let trial =
+        |name: &str, run: fn() -> Said| Trial::test(format!("lesson: {name}"), move || Ok(run()?));
     vec![
         trial("both languages have the same headings", same_headings),
         trial("both languages show the same code", same_code),
-        trial("both languages name the same things and figures", same_names_and_figures),
+        trial(
+            "both languages name the same things and figures",
+            same_names_and_figures,
+        ),
         trial("both languages have the same lists and tables", same_shape),
         trial("the rules name every check", rules_name_every_check),
-        trial("each step of the task names its own checks", steps_name_their_checks),
+        trial(
+            "each step of the task names its own checks",
+            steps_name_their_checks,
+        ),
         trial("every command can be typed", commands_parse),
-        trial("what is shown as output is output of this kata", output_is_ours),
+        trial(
+            "what is shown as output is output of this kata",
+            output_is_ours,
+        ),
         trial("the hints shown are the program's", hints_are_the_programs),
         trial("the lesson has its length", has_its_length),
-        trial("links inside the repository lead somewhere", links_lead_somewhere),
+        trial(
+            "links inside the repository lead somewhere",
+            links_lead_somewhere,
+        ),
     ]
 }
 
 fn pages() -> [(&'static str, Page); 2] {
-    [("README.md", Page::read(ENGLISH)), ("README.es.md", Page::read(SPANISH))]
+    [
+        ("README.md", Page::read(ENGLISH)),
+        ("README.es.md", Page::read(SPANISH)),
+    ]
 }
 
 /// The same section in both languages.
 fn both(heading: &Heading) -> Result<[(&'static str, Section); 2], String> {
     let find = |file: &'static str, text, title: &str| {
-        let found = Page::read(text).sections.into_iter().find(|s| s.title == title);
-        found.map(|section| (file, section)).ok_or(format!("{file} has no section {title:?}"))
+        let found = Page::read(text)
+            .sections
+            .into_iter()
+            .find(|s| s.title == title);
+        found
+            .map(|section| (file, section))
+            .ok_or(format!("{file} has no section {title:?}"))
     };
     Ok([
         find("README.md", ENGLISH, heading.english)?,
@@ -81,7 +115,9 @@ fn pairs() -> impl Iterator<Item = (String, Section, Section)> {
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, english: T, spanish: T) -> Said {
     match english == spanish {
         true => Ok(()),
-        false => Err(format!("{what}\n  English {english:?}\n  Spanish {spanish:?}")),
+        false => Err(format!(
+            "{what}\n  English {english:?}\n  Spanish {spanish:?}"
+        )),
     }
 }
 
@@ -91,17 +127,33 @@ fn same_headings() -> Said {
     same("levels of the headings", levels(&english), levels(&spanish))?;
     // The verb `contract` looks for these, so they must stand at the same place, too.
     let at = |page: &Page, title: &str| page.sections.iter().position(|s| s.title == title);
-    for Heading { english: one, spanish: other } in [CONTRACT, RULES, TASK, RUN, HINTS] {
-        same(&format!("place of {one:?}"), at(&english, one), at(&spanish, other))?;
+    for Heading {
+        english: one,
+        spanish: other,
+    } in [CONTRACT, RULES, TASK, RUN, HINTS]
+    {
+        same(
+            &format!("place of {one:?}"),
+            at(&english, one),
+            at(&spanish, other),
+        )?;
     }
     Ok(())
 }
 
 fn same_code() -> Said {
     for (at, english, spanish) in pairs() {
-        same(&format!("number of blocks in {at}"), english.blocks.len(), spanish.blocks.len())?;
+        same(
+            &format!("number of blocks in {at}"),
+            english.blocks.len(),
+            spanish.blocks.len(),
+        )?;
         for (one, other) in english.blocks.iter().zip(&spanish.blocks) {
-            same(&format!("kind of a block in {at}"), &one.language, &other.language)?;
+            same(
+                &format!("kind of a block in {at}"),
+                &one.language,
+                &other.language,
+            )?;
             // A drawing has words in it, and those are translated; its times and sums are not.
             match one.language.as_str() {
                 "text" => same(&format!("a drawing in {at}"), drawn(one), drawn(other))?,
@@ -113,7 +165,11 @@ fn same_code() -> Said {
 }
 
 fn drawn(block: &Block) -> Vec<Vec<String>> {
-    block.lines.iter().map(|line| markdown::figures(line)).collect()
+    block
+        .lines
+        .iter()
+        .map(|line| markdown::figures(line))
+        .collect()
 }
 
 /// Without the lines that are comments: those are translated.
@@ -123,32 +179,54 @@ fn code(block: &Block) -> Vec<&String> {
         "sql" => "--",
         _ => return block.lines.iter().collect(),
     };
-    block.lines.iter().filter(|line| !line.trim_start().starts_with(sign)).collect()
+    block
+        .lines
+        .iter()
+        .filter(|line| !line.trim_start().starts_with(sign))
+        .collect()
 }
 
 fn same_names_and_figures() -> Said {
     for (at, english, spanish) in pairs() {
-        same(&format!("`code` in {at}"), english.code_spans(), spanish.code_spans())?;
-        same(&format!("figures in {at}"), english.figures(), spanish.figures())?;
+        same(
+            &format!("`code` in {at}"),
+            english.code_spans(),
+            spanish.code_spans(),
+        )?;
+        same(
+            &format!("figures in {at}"),
+            english.figures(),
+            spanish.figures(),
+        )?;
     }
     Ok(())
 }
 
 fn same_shape() -> Said {
     for (at, english, spanish) in pairs() {
-        same(&format!("lists and tables in {at}"), english.shape(), spanish.shape())?;
+        same(
+            &format!("lists and tables in {at}"),
+            english.shape(),
+            spanish.shape(),
+        )?;
     }
     Ok(())
 }
 
 fn check_names() -> BTreeSet<String> {
-    kata().checks().map(|(_, check)| check.name.to_owned()).collect()
+    kata()
+        .checks()
+        .map(|(_, check)| check.name.to_owned())
+        .collect()
 }
 
 /// The checks that a text names.
 fn named(spans: Vec<String>) -> BTreeSet<String> {
     let known = check_names();
-    spans.into_iter().filter(|span| known.contains(span)).collect()
+    spans
+        .into_iter()
+        .filter(|span| known.contains(span))
+        .collect()
 }
 
 fn rules_name_every_check() -> Said {
@@ -168,17 +246,30 @@ fn steps_name_their_checks() -> Said {
     for (file, section) in both(&TASK)? {
         let items = section.numbered();
         if items.len() != kata.steps.len() {
-            return Err(format!("{file} has {} steps, the kata {}", items.len(), kata.steps.len()));
+            return Err(format!(
+                "{file} has {} steps, the kata {}",
+                items.len(),
+                kata.steps.len()
+            ));
         }
         for (number, (item, step)) in items.iter().zip(&kata.steps).enumerate() {
-            let expected = step.checks.iter().map(|check| check.name.to_owned()).collect();
+            let expected = step
+                .checks
+                .iter()
+                .map(|check| check.name.to_owned())
+                .collect();
             let saw = named(markdown::code_spans(item));
             if saw != expected {
-                return Err(format!("{file}, step {}: names {saw:?}, has {expected:?}", number + 1));
+                return Err(format!(
+                    "{file}, step {}: names {saw:?}, has {expected:?}",
+                    number + 1
+                ));
             }
         }
         if !section.figures().contains(&number_of_checks) {
-            return Err(format!("{file} does not say that there are {number_of_checks} checks"));
+            return Err(format!(
+                "{file} does not say that there are {number_of_checks} checks"
+            ));
         }
     }
     Ok(())
@@ -188,7 +279,9 @@ fn steps_name_their_checks() -> Said {
 fn commands(page: &Page) -> Vec<(String, Vec<String>)> {
     let prefix = format!("cargo run -p {}", kata().name);
     let lines = page.sections.iter().flat_map(|section| &section.blocks);
-    let lines = lines.filter(|block| block.language == "sh").flat_map(|block| &block.lines);
+    let lines = lines
+        .filter(|block| block.language == "sh")
+        .flat_map(|block| &block.lines);
     let ours = lines.filter_map(|line| Some((line, line.strip_prefix(&prefix)?)));
     ours.map(|(line, rest)| {
         let rest = rest.trim_start().strip_prefix("-- ").unwrap_or_default();
@@ -242,7 +335,8 @@ fn commands_parse() -> Said {
             let hint = (words.first().map(String::as_str) == Some("hint")).then(|| words.get(1));
             let steps = [value("--step"), hint.flatten().map(String::as_str)];
             let is_step = |step: &str| {
-                step.parse().is_ok_and(|number: usize| (1..=kata.steps.len()).contains(&number))
+                step.parse()
+                    .is_ok_and(|number: usize| (1..=kata.steps.len()).contains(&number))
             };
             if !steps.into_iter().flatten().all(is_step) {
                 return Err(format!("{file}: `{line}`: there is no such step"));
@@ -259,7 +353,10 @@ fn commands_parse() -> Said {
 fn output_is_ours() -> Said {
     let kata = kata();
     for (file, section) in both(&RUN)? {
-        let shown = section.blocks.iter().find(|block| block.language == "console");
+        let shown = section
+            .blocks
+            .iter()
+            .find(|block| block.language == "console");
         let first = shown.and_then(|block| block.lines.first());
         let begins = format!("kata 04 · {}", kata.title);
         let is_ours = |line: &String| line.starts_with(&begins) && line.ends_with(kata.promise);
@@ -275,7 +372,9 @@ fn hints_are_the_programs() -> Said {
     let shown = english.numbered();
     for (hint, shown) in kata().steps[HINTS_SHOWN - 1].hints.iter().zip(&shown) {
         if hint != shown {
-            return Err(format!("{file} shows\n  {shown}\nand the program says\n  {hint}"));
+            return Err(format!(
+                "{file} shows\n  {shown}\nand the program says\n  {hint}"
+            ));
         }
     }
     same("number of hints", shown.len(), 3)
@@ -284,10 +383,15 @@ fn hints_are_the_programs() -> Said {
 fn has_its_length() -> Said {
     for (file, page) in pages() {
         let title = [CONTRACT.english, CONTRACT.spanish];
-        let lesson = page.sections.iter().take_while(|s| !title.contains(&s.title.as_str()));
+        let lesson = page
+            .sections
+            .iter()
+            .take_while(|s| !title.contains(&s.title.as_str()));
         let words: usize = lesson.map(Section::words).sum();
         if !WORDS.contains(&words) {
-            return Err(format!("{file}: {words} words, and there should be {WORDS:?}"));
+            return Err(format!(
+                "{file}: {words} words, and there should be {WORDS:?}"
+            ));
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 mod counting;
 mod faults;
+mod scripted;
 mod traps;
 mod wire;
 
