@@ -50,7 +50,7 @@ async fn narrate(stage: Stage) -> Result<(), BoxError> {
         progress.say(title);
         let tally = crowd(&stage, &stage.variant(id), &progress)
             .await
-            .map_err(sentence)?;
+            .map_err(|stop| sentence(*stop))?;
         tally.row(&mut table, title);
         if id == SHOWN {
             shown = Some(tally);
@@ -65,7 +65,7 @@ async fn narrate(stage: Stage) -> Result<(), BoxError> {
                 let steps = stage.session().kata().steps.len();
                 table.remark("yours", format!("not started (step 1 of {steps})"));
             }
-            other => table.remark("yours", sentence(Box::new(other))),
+            other => table.remark("yours", sentence(other)),
         },
     }
     drop(progress);
@@ -83,8 +83,8 @@ async fn narrate(stage: Stage) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn sentence(stop: Box<Stop>) -> String {
-    match *stop {
+fn sentence(stop: Stop) -> String {
+    match stop {
         Stop::Failed { did, saw, .. } => format!("{did}: {saw}"),
         Stop::NotStarted(why) | Stop::Inconclusive(why) | Stop::NotRun(why) => why,
     }
