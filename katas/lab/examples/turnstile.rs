@@ -1,8 +1,14 @@
 //! The smallest kata: it shows how one is put together, and the lab's own tests drive it.
 //!
 //! A turnstile counts people. The same ticket counts once, also when it is shown many times at
-//! once. `TURNSTILE_EXERCISE=1` and `=2` stand for a learner who has done that many steps, and
-//! `=broken` for one whose second step is wrong.
+//! once. What a learner and a shell would do is played by variables:
+//!
+//! - `TURNSTILE_EXERCISE`: `1` and `2` for a learner who has done so many steps, `broken` for one
+//!   whose second step is wrong, `ends` for one whose code does not even start;
+//! - `TURNSTILE_LIES`: the map declares a failure that does not happen;
+//! - `TURNSTILE_AS`: `tests` for the runner of `cargo test`, `program` for an implementation in
+//!   some other language, which listens on `PORT`;
+//! - `TURNSTILE_NAME`: another name, so that tests do not share what a kata remembers.
 
 use std::{
     collections::HashSet,
@@ -10,24 +16,53 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    routing::{get, post},
+};
 use kata_lab::{
     App, BoxError, BoxFuture, Env, Given, Judged, Kata, Kind, Lab, Promise, Step, Variant, check,
     experiment::Stage, report::Table,
 };
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 fn main() -> ExitCode {
-    // `cargo test` builds examples; this one is its own test runner too.
-    match std::env::var_os("TURNSTILE_TESTS") {
-        Some(_) => kata_lab::testing::main(kata()),
-        None => kata_lab::cli::main(kata()),
+    match std::env::var("TURNSTILE_AS").as_deref() {
+        Ok("tests") => kata_lab::testing::main(kata()),
+        Ok("program") => program(),
+        _ => kata_lab::cli::main(kata()),
     }
 }
 
+/// What `--cmd` and `--url` are pointed at.
+#[tokio::main]
+async fn program() -> ExitCode {
+    let port = std::env::var("PORT").expect("the lab gives a port");
+    let way = match std::env::var("TURNSTILE_EXERCISE").as_deref() {
+        Ok("broken") => Way::CheckThenAct,
+        _ => Way::Insert,
+    };
+    println!("a turnstile on port {port}");
+    let routes = routes(way).route("/health", get(async || StatusCode::OK));
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}"))
+        .await
+        .expect("a free port");
+    axum::serve(listener, routes)
+        .await
+        .expect("a listener that works");
+    ExitCode::SUCCESS
+}
+
 fn kata() -> Kata {
+    let always_one: &[&str] = match std::env::var_os("TURNSTILE_LIES") {
+        Some(_) => &["counts_every_ticket", "counts_a_ticket_once"],
+        None => &["counts_every_ticket"],
+    };
     Kata {
-        name: "kata-99-turnstile",
+        name: std::env::var("TURNSTILE_NAME").map_or("kata-99-turnstile", |name| name.leak()),
         title: "turnstile",
         promise: "one ticket, one person",
         readme: "# Turnstile\n\n## The contract\n\n`POST /enter {ticket}` → 200 `{people}`.\n\n## Next\n",
@@ -83,12 +118,9 @@ fn kata() -> Kata {
                 Kind::Flawed(&["counts_a_ticket_once", "counts_once_under_concurrency"]),
                 |_| app(Way::CountsCalls),
             ),
-            Variant::new(
-                "always-one",
-                "always one",
-                Kind::Flawed(&["counts_every_ticket"]),
-                |_| app(Way::AlwaysOne),
-            ),
+            Variant::new("always-one", "always one", Kind::Flawed(always_one), |_| {
+                app(Way::AlwaysOne)
+            }),
             Variant::new("exercise", "yours", Kind::Exercise, exercise),
         ],
         curl: &["curl -s $URL/enter --json '{\"ticket\": \"a\"}'"],
@@ -120,20 +152,23 @@ async fn exercise(_: Env) -> Result<App, BoxError> {
         "1" => Way::FirstStep,
         "2" => Way::Insert,
         "broken" => Way::CheckThenAct,
+        "ends" => return Err("the gate is locked".into()),
         _ => Way::NotStarted,
     })
     .await
 }
 
 async fn app(way: Way) -> Result<App, BoxError> {
+    Ok(App::new(routes(way)))
+}
+
+fn routes(way: Way) -> Router {
     let gate = Gate {
         way,
         tickets: Arc::default(),
         turn: Arc::default(),
     };
-    Ok(App::new(
-        Router::new().route("/enter", post(enter)).with_state(gate),
-    ))
+    Router::new().route("/enter", post(enter)).with_state(gate)
 }
 
 async fn enter(
@@ -177,13 +212,17 @@ async fn enter(
     Ok(Json(json!({ "people": people })))
 }
 
-async fn people(gate: &kata_lab::Instance, actor: &str, ticket: &str) -> Judged<Option<u64>> {
+async fn people(gate: &kata_lab::Instance, actor: &str, ticket: &str) -> Judged<u64> {
     let sent = gate
         .post("/enter")
         .actor(actor)
         .shown(format!("ticket {ticket}"));
     let reply = sent.json(&json!({ "ticket": ticket })).send().await?;
-    Ok(reply.json().and_then(|body| body["people"].as_u64()))
+    let people = reply.json().and_then(|body| body["people"].as_u64());
+    match people {
+        Some(people) => Ok(people),
+        None => Promise::new("POST /enter", "200 and a number of people").broken(reply.to_string()),
+    }
 }
 
 async fn counts_every_ticket(lab: Lab) -> Judged {
@@ -192,11 +231,11 @@ async fn counts_every_ticket(lab: Lab) -> Judged {
         "POST /enter with three tickets, one after the other",
         "people: 3",
     );
-    let mut last = None;
+    let mut last = 0;
     for number in 1..=3 {
         last = people(&gate, &format!("request {number}"), &lab.id("ticket")).await?;
     }
-    promise.holds(last == Some(3), format!("people: {last:?}"))
+    promise.holds(last == 3, format!("people: {last}"))
 }
 
 async fn counts_a_ticket_once(lab: Lab) -> Judged<String> {
@@ -208,10 +247,7 @@ async fn counts_a_ticket_once(lab: Lab) -> Judged<String> {
     );
     let first = people(&gate, "request 1", &ticket).await?;
     let second = people(&gate, "request 2", &ticket).await?;
-    promise.holds(
-        first == second,
-        format!("people: {first:?}, then {second:?}"),
-    )?;
+    promise.holds(first == second, format!("people: {first}, then {second}"))?;
     Ok("2 calls".to_owned())
 }
 
@@ -228,7 +264,7 @@ async fn counts_once_under_concurrency(lab: Lab) -> Judged {
         "20 × POST /enter with the same ticket at once, then once more",
         "people: 1",
     );
-    promise.holds(last == Some(1), format!("people: {last:?}"))
+    promise.holds(last == 1, format!("people: {last}"))
 }
 
 fn experiment(stage: Stage) -> BoxFuture<Result<(), BoxError>> {
@@ -250,10 +286,7 @@ fn experiment(stage: Stage) -> BoxFuture<Result<(), BoxError>> {
                 futures::future::try_join_all(calls).await?;
                 people(&gate, "lab", "a").await
             };
-            let count = count
-                .await
-                .map_err(|stop| format!("{stop:?}"))?
-                .unwrap_or_default();
+            let count = count.await.map_err(|stop| format!("{stop:?}"))?;
             table
                 .row([title.to_owned(), count.to_string(), "1".to_owned()])
                 .bar(count as f64);

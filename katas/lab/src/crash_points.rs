@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How many scenes are played side by side: each waits for a lease most of its time.
-const LANES: usize = 6;
+const LANES: usize = 4;
 
 /// A program that makes more round trips than this for one request is in a loop of its own.
 const MOST_ROUND_TRIPS: u64 = 200;

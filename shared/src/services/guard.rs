@@ -433,6 +433,8 @@ pub fn can_write(user: &User, folder: &Path) -> bool {
         .uid(user.uid)
         .gid(user.gid)
         .current_dir("/")
+        // `rm` must be found even if our `PATH` is peculiar.
+        .env("PATH", "/usr/bin:/bin")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

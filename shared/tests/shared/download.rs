@@ -182,8 +182,9 @@ async fn a_missing_build_names_the_package_to_install() -> Outcome {
 async fn without_a_network_the_answer_comes_at_once() -> Outcome {
     let began = Instant::now();
     let text = missing("http://127.0.0.1:9").await;
+    // Curl by itself would go on for minutes; a busy machine takes some seconds.
     assert!(
-        began.elapsed() < Duration::from_secs(5),
+        began.elapsed() < Duration::from_secs(20),
         "{:?}",
         began.elapsed()
     );

@@ -105,7 +105,8 @@ async fn a_polite_signal_reaches_the_program_and_not_the_watcher() -> Outcome {
 }
 
 async fn a_program_that_does_not_exist_ends_with_127() -> Outcome {
-    let guarded = Guarded::spawn(Program::new(["no-such-program"]), OnOrphaned::KillGroup).unwrap();
+    let guarded =
+        Guarded::spawn(Program::new(["/no/such/program"]), OnOrphaned::KillGroup).unwrap();
     assert_eq!(guarded.wait().await.code(), Some(127));
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use axum::routing::get;
-use shared::http::{serve, shutdown_signal};
+use shared::http::{Manners, serve, shutdown_signal};
 use shared::services::guard::{Guarded, OnOrphaned, Output, Program, Signal, User};
 use shared::services::{Options, Postgres, Redis, RedisOptions};
 
@@ -82,6 +82,23 @@ pub(crate) fn play(role: &str) -> ExitCode {
                 tracing::debug!("in detail");
             });
             println!("{} {}", first.is_installed(), second.is_installed());
+            return ExitCode::SUCCESS;
+        }
+        "log-request" => {
+            let _log = shared::telemetry::init("shop");
+            runtime.block_on(async {
+                let router = axum::Router::new().route("/orders/{id}", get(async || "ok"));
+                let router = Manners::default().apply(router);
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = format!("http://{}/orders/7", listener.local_addr().unwrap());
+                let asked = async move {
+                    let request = reqwest::Client::new().get(address);
+                    request.header("x-request-id", "r-7").send().await.unwrap();
+                };
+                serve(listener, router, asked, Duration::from_secs(5))
+                    .await
+                    .unwrap()
+            });
             return ExitCode::SUCCESS;
         }
         "serve" => {

@@ -11,14 +11,16 @@ use shared::services::guard::{User, unprivileged_user};
 /// How a test ends early.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// It could not be run here, and why.
+    /// It cannot be run here, and why: it takes root, for example.
     Skip(String),
+    /// There is no such server on this machine.
+    NoService(String),
 }
 
 impl From<ServiceError> for End {
     fn from(error: ServiceError) -> Self {
         match error.is_missing() {
-            true => Self::Skip(error.to_string()),
+            true => Self::NoService(error.to_string()),
             false => panic!("{error}"),
         }
     }
@@ -36,10 +38,12 @@ where
         let runtime = tokio::runtime::Runtime::new().map_err(Failed::from)?;
         match runtime.block_on(body()) {
             Ok(()) => Ok(Completion::Completed),
-            Err(End::Skip(reason)) if std::env::var_os("KATA_REQUIRE_SERVICES").is_none() => {
-                Ok(Completion::ignored_with(reason))
+            Err(End::NoService(reason)) if std::env::var_os("KATA_REQUIRE_SERVICES").is_some() => {
+                Err(Failed::from(reason))
             }
-            Err(End::Skip(reason)) => Err(Failed::from(reason)),
+            Err(End::Skip(reason) | End::NoService(reason)) => {
+                Ok(Completion::ignored_with(reason.replace('\n', " / ")))
+            }
         }
     })
 }

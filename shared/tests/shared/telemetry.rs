@@ -11,6 +11,7 @@ tests![
     a_filter_that_cannot_be_understood_counts_as_far_as_it_can,
     a_closed_standard_error_is_no_panic,
     a_polite_signal_ends_a_server_politely,
+    a_request_is_logged_by_its_route_and_its_id,
 ];
 
 fn log(env: &[(&str, &str)]) -> Output {
@@ -99,5 +100,20 @@ async fn a_polite_signal_ends_a_server_politely() -> Outcome {
         assert_eq!(server.ready(), ["Completely"]);
         server.finish();
     }
+    Ok(())
+}
+
+async fn a_request_is_logged_by_its_route_and_its_id() -> Outcome {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .env(role::VARIABLE, "log-request")
+        .env("LOG_FORMAT", "json");
+    let output = command.env("RUST_LOG", "off,shared=info").output().unwrap();
+    let line: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(line["message"], "answered");
+    assert_eq!(line["status"], 200);
+    assert_eq!(line["span"]["request_id"], "r-7");
+    assert_eq!(line["span"]["route"], "/orders/{id}");
+    assert_eq!(line["span"]["method"], "GET");
     Ok(())
 }

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     kata::{Check, Kata},
     report::{
-        CheckList, Evidence, Record, Report, Standing, Subject, Summary, Table, finding, reasons,
-        summary, text,
+        CheckList, Evidence, Record, Report, Standing, Subject, Summary, Table, dim, finding,
+        reasons, summary, text,
     },
     verdict::VerdictKind,
 };
@@ -208,6 +208,15 @@ impl Run<'_> {
             }
             return;
         };
+        if records
+            .iter()
+            .all(|record| record.verdict == VerdictKind::NotStarted)
+        {
+            // Red, or nothing at all, reads as a broken set-up to somebody who is new here.
+            screen.line(dim(
+                "○ = the code says so itself, with a todo!() or a 501. Nothing is broken.",
+            ));
+        }
         screen.print(&format!(
             "\n{}",
             next_lines(self.context, self.subject, step)

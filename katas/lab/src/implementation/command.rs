@@ -19,6 +19,10 @@ use crate::app::Env;
 /// How long a polite stop may take before it becomes a kill.
 const STOP: Duration = Duration::from_secs(10);
 
+/// How long an ended program's output is waited for: something that it started may hold the pipe
+/// open for ever.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How often another port is tried when somebody took ours in between.
 const PORTS_TRIED: usize = 3;
 
@@ -75,23 +79,23 @@ impl Command {
         let mut process = Guarded::spawn(program, OnOrphaned::KillGroup)
             .map_err(|error| StartError::Ended(format!("`{line}` cannot be run: {error}")))?;
         let unreadable = |error| StartError::Ended(format!("`{line}` cannot be heard: {error}"));
+        let mut drains = Vec::new();
         if let Some(stdout) = process.take_stdout() {
-            drain(
-                ChildStdout::from_std(stdout).map_err(unreadable)?,
-                output.clone(),
-            );
+            let stdout = ChildStdout::from_std(stdout).map_err(unreadable)?;
+            drains.push(drain(stdout, output.clone()));
         }
         if let Some(stderr) = process.take_stderr() {
-            drain(
-                ChildStderr::from_std(stderr).map_err(unreadable)?,
-                output.clone(),
-            );
+            let stderr = ChildStderr::from_std(stderr).map_err(unreadable)?;
+            drains.push(drain(stderr, output.clone()));
         }
 
         let health = Health::new(address);
         tokio::select! {
             biased;
             status = process.wait() => {
+                // Its last words are the reason, and may still be in the pipe.
+                let heard = futures::future::join_all(drains);
+                let _ = tokio::time::timeout(LAST_WORDS, heard).await;
                 Err(StartError::Ended(format!("`{line}` ended before it was healthy ({status})")))
             }
             healthy = health.wait(timeout) => match healthy {
@@ -125,7 +129,10 @@ impl Command {
 }
 
 /// Reads a stream to its end, so that the program never blocks on a full pipe.
-fn drain(mut stream: impl AsyncRead + Send + Unpin + 'static, output: Output) {
+fn drain(
+    mut stream: impl AsyncRead + Send + Unpin + 'static,
+    output: Output,
+) -> tokio::task::JoinHandle<()> {
     // In pieces of a fixed size and as bytes: neither a line without an end nor garbage may fill
     // the memory or stop the draining.
     let mut piece = vec![0; 8 * 1024];
@@ -143,7 +150,7 @@ fn drain(mut stream: impl AsyncRead + Send + Unpin + 'static, output: Output) {
         if !line.is_empty() {
             output.push(&String::from_utf8_lossy(&line));
         }
-    });
+    })
 }
 
 /// A port below the range from which the system gives ports to outgoing connections: one that

@@ -174,3 +174,77 @@ impl Sock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use super::*;
+
+    /// Takes what has come; a Unix socket has it as soon as it is written.
+    fn drain(peer: &mut std::os::unix::net::UnixStream) -> usize {
+        let mut buffer = [0; 4096];
+        let mut drained = 0;
+        while let Ok(read @ 1..) = io::Read::read(peer, &mut buffer) {
+            drained += read;
+        }
+        drained
+    }
+
+    /// A writer on a thread of its own sends byte after byte, and the mode changes under it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn once_the_mode_has_changed_not_one_more_byte_passes() {
+        let change: [fn(&mut Mode); 2] = [|mode| mode.age += 1, |mode| mode.silent = true];
+        for round in 0..100 {
+            let (ours, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            peer.set_nonblocking(true).unwrap();
+            let ours = Sock::Unix(UnixStream::from_std(ours).unwrap());
+            let mode = watch::Sender::new(Mode::default());
+            let mut gate = Gate::new(mode.subscribe(), 0);
+            let (tries, quits) = (Arc::new(AtomicBool::new(false)), mode.subscribe());
+            let has_tried = Arc::clone(&tries);
+            let writer = tokio::spawn(async move {
+                // Whatever it is told, it tries again: only the gate keeps it.
+                while !quits.borrow().ended {
+                    let bound = Duration::from_millis(1);
+                    let _ = tokio::time::timeout(bound, gate.pass(&ours, b"x")).await;
+                    has_tried.store(true, Ordering::Release);
+                }
+            });
+            let mut passed = 0;
+            while passed < 10 {
+                passed += drain(&mut peer);
+                std::thread::yield_now();
+            }
+            mode.send_modify(change[round % 2]);
+            drain(&mut peer);
+            tries.store(false, Ordering::Release);
+            while !tries.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            assert_eq!(drain(&mut peer), 0, "round {round}");
+            mode.send_modify(|mode| mode.ended = true);
+            writer.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_gate_opens_when_the_front_speaks_or_cuts() {
+        for ends in [
+            |mode: &mut Mode| mode.silent = false,
+            |mode: &mut Mode| mode.age += 1,
+        ] {
+            let mode = watch::Sender::new(Mode::default());
+            let mut gate = Gate::new(mode.subscribe(), 0);
+            mode.send_modify(|mode| mode.silent = true);
+            let at_once = tokio::time::timeout(Duration::ZERO, gate.open()).await;
+            assert!(at_once.is_err());
+            mode.send_modify(ends);
+            gate.open().await;
+        }
+    }
+}

@@ -132,6 +132,11 @@ impl Core {
         !matches!(self.state.borrow().phase, Phase::Over(_))
     }
 
+    /// Whether it has sprung, whatever became of it since.
+    pub(super) fn has_caught(&self) -> bool {
+        self.state.borrow().caught.is_some()
+    }
+
     /// Waits until no connection has to stop here any more.
     pub(super) async fn released(&self) {
         // The sender lives in `self`, so the channel cannot close under this wait.
@@ -185,7 +190,7 @@ impl Trap {
 
     /// Whether the trap has sprung, whatever became of it since.
     pub fn has_sprung(&self) -> bool {
-        self.core.state.borrow().caught.is_some()
+        self.core.has_caught()
     }
 
     /// The held connection goes on; a trap that has not sprung never will.

@@ -358,3 +358,6 @@ impl Trips {
         self.queue.back_mut()
     }
 }
+
+#[cfg(test)]
+mod tests;

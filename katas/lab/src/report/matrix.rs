@@ -9,6 +9,9 @@ use crate::{
 /// Headings of words take at most so many lines.
 const HEADING_LINES: usize = 6;
 
+/// The width of a column under a number: a mark and a space.
+const NUMBERED: usize = 2;
+
 /// A timeline in the matrix shows the scene, not all of it: the command to see more is beside it.
 const SCENE: usize = 14;
 
@@ -92,6 +95,7 @@ fn with_headings(matrix: &Matrix, headings: &[Vec<String>], labels: usize) -> St
             row,
             labels,
             row.cells.iter().zip(widths.iter().copied()),
+            false,
         ));
     }
     out
@@ -99,14 +103,8 @@ fn with_headings(matrix: &Matrix, headings: &[Vec<String>], labels: usize) -> St
 
 /// Numbers over the columns and their names below; in blocks if one row of numbers is too wide.
 fn with_numbers(matrix: &Matrix, labels: usize, room: usize, columns: usize) -> String {
-    // `✗!`, or with repeats how often it was wrong: `12!`.
-    let widest = match matrix.repeats {
-        1 => 2,
-        repeats => repeats.to_string().len() + 1,
-    };
-    let each = widest.max(matrix.checks.len().to_string().len()) + 1;
     let all: Vec<usize> = (0..matrix.checks.len()).collect();
-    let blocks = all.len().div_ceil((room / each).max(1)).max(1);
+    let blocks = (all.len() * NUMBERED).div_ceil(room.max(NUMBERED)).max(1);
     // Blocks of one size, and not a full one and a rest.
     let at_once = all.len().div_ceil(blocks).max(1);
     let mut out = String::new();
@@ -114,23 +112,48 @@ fn with_numbers(matrix: &Matrix, labels: usize, room: usize, columns: usize) -> 
         if number > 0 {
             out.push('\n');
         }
-        let numbers = block
-            .iter()
-            .map(|column| text::pad(&(column + 1).to_string(), each));
-        let heading = format!(
-            "{}{}",
-            " ".repeat(2 + labels + 2),
-            numbers.collect::<String>()
-        );
-        out.push_str(&format!("{}\n", dim(heading.trim_end())));
+        let widths = numbered_widths(&matrix.checks, block, room);
+        // Tens above units, so that a column needs no more room than its mark.
+        for unit in [10, 1] {
+            let digits = block.iter().zip(&widths).map(|(column, width)| {
+                let digit = match (column + 1) / unit {
+                    0 => String::new(),
+                    number => (number % 10).to_string(),
+                };
+                text::pad(&digit, *width)
+            });
+            let heading = format!(
+                "{}{}",
+                " ".repeat(2 + labels + 2),
+                digits.collect::<String>()
+            );
+            if !heading.trim().is_empty() {
+                out.push_str(&format!("{}\n", dim(heading.trim_end())));
+            }
+        }
         for row in &matrix.rows {
-            let cells = block.iter().map(|column| (&row.cells[*column], each));
-            out.push_str(&line(row, labels, cells));
+            let cells = block.iter().map(|column| &row.cells[*column]);
+            out.push_str(&line(row, labels, cells.zip(widths.iter().copied()), true));
         }
     }
     out.push('\n');
     out.push_str(&names(&matrix.checks, columns));
     out
+}
+
+/// The widths of a block's columns, with a gap after each step if there is room for the gaps.
+fn numbered_widths(checks: &[(usize, &str)], block: &[usize], room: usize) -> Vec<usize> {
+    let ends_a_step = |column: usize| {
+        checks
+            .get(column + 1)
+            .is_some_and(|(step, _)| *step != checks[column].0)
+    };
+    let gaps = block.iter().filter(|column| ends_a_step(**column)).count();
+    let fits = block.len() * NUMBERED + gaps <= room;
+    block
+        .iter()
+        .map(|column| NUMBERED + usize::from(fits && ends_a_step(*column)))
+        .collect()
 }
 
 /// The names behind the numbers, in two columns if they fit, read downwards.
@@ -161,10 +184,15 @@ fn names(checks: &[(usize, &str)], columns: usize) -> String {
     out
 }
 
-fn line<'a>(row: &Row, labels: usize, cells: impl Iterator<Item = (&'a Cell, usize)>) -> String {
+fn line<'a>(
+    row: &Row,
+    labels: usize,
+    cells: impl Iterator<Item = (&'a Cell, usize)>,
+    tight: bool,
+) -> String {
     let mut out = format!("  {}  ", text::pad(&text::cut(&row.label, labels), labels));
     for (cell, width) in cells {
-        let (plain, coloured) = shown(cell);
+        let (plain, coloured) = shown(cell, tight);
         out.push_str(&coloured);
         out.push_str(&" ".repeat(width.saturating_sub(text::width(&plain))));
     }
@@ -172,8 +200,8 @@ fn line<'a>(row: &Row, labels: usize, cells: impl Iterator<Item = (&'a Cell, usi
 }
 
 /// A cell without and with colour: the mark of its verdict, and `!` if that is a surprise. With
-/// repeats a surprise shows how often it came.
-fn shown(cell: &Cell) -> (String, String) {
+/// repeats a surprise shows how often it came. Where room is tight, the `!` alone has to do.
+fn shown(cell: &Cell, tight: bool) -> (String, String) {
     let surprises = cell.surprises();
     let Some(last) = cell.verdicts.last() else {
         return (" ".to_owned(), " ".to_owned());
@@ -188,6 +216,7 @@ fn shown(cell: &Cell) -> (String, String) {
         return (plain, coloured);
     }
     let plain = match cell.verdicts.len() {
+        _ if tight => "!".to_owned(),
         1 => format!("{}!", last.mark()),
         _ => format!("{surprises}!"),
     };
@@ -206,10 +235,7 @@ fn legend(matrix: &Matrix, columns: usize) -> String {
         said.push("The exercise may do anything.".to_owned());
     }
     if surprises > 0 {
-        said.push(match matrix.repeats {
-            1 => "! = not as declared.".to_owned(),
-            repeats => format!("1! = 1 of {repeats} times not as declared."),
-        });
+        said.push("! = not as declared.".to_owned());
     }
     let size = format!(
         "{} × {}, {}",
@@ -259,6 +285,9 @@ fn surprise(
         out.push_str(&item("did", &finding.did));
         out.push_str(&item("expected", &finding.expected));
         out.push_str(&item("saw", &finding.saw));
+        if !finding.settings.is_empty() {
+            out.push_str(&item("with", &finding.settings.join(" · ")));
+        }
         if !finding.history.is_empty() {
             out.push_str(&format!(
                 "\n{}\n",

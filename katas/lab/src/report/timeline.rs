@@ -17,6 +17,7 @@ const INDENT: usize = 4;
 
 /// A timeline with at most `most` events, each as `time  actor  what`.
 pub fn timeline(events: &[Event], most: usize, columns: usize) -> String {
+    let events = &crowds(events);
     let slow = events.iter().any(|event| event.at.as_secs() >= 10);
     let times: Vec<_> = events
         .iter()
@@ -76,4 +77,63 @@ pub fn timeline(events: &[Event], most: usize, columns: usize) -> String {
         }
     }
     out
+}
+
+/// Fifty who do the same thing one after the other are told as the first one and "49 more".
+fn crowds(events: &[Event]) -> Vec<Event> {
+    const CROWD: usize = 3;
+    let mut told = Vec::new();
+    for run in events.chunk_by(|one, next| one.what == next.what) {
+        match run {
+            [first, second, rest @ ..] if run.len() >= CROWD => {
+                told.push(first.clone());
+                told.push(Event {
+                    actor: format!("{} more", rest.len() + 1),
+                    ..second.clone()
+                });
+            }
+            _ => told.extend_from_slice(run),
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn event(at: u64, actor: &str, what: &str) -> Event {
+        Event {
+            at: Duration::from_millis(at),
+            actor: actor.to_owned(),
+            what: what.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_crowd_is_told_in_two_lines_and_a_pair_in_its_own() {
+        let mut events: Vec<_> = (1..=50)
+            .map(|number| event(number, &format!("request {number}"), "POST /pay"))
+            .collect();
+        events.push(event(60, "provider", "held"));
+        events.push(event(61, "request 1", "409"));
+        events.push(event(62, "request 2", "409"));
+        let told = crowds(&events);
+        let lines: Vec<_> = told
+            .iter()
+            .map(|e| format!("{} {}", e.actor, e.what))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "request 1 POST /pay",
+                "49 more POST /pay",
+                "provider held",
+                "request 1 409",
+                "request 2 409"
+            ]
+        );
+    }
 }

@@ -2,4 +2,6 @@
 
 // Clippy lets helpers of a test unwrap only where it sees the attribute.
 #[cfg(test)]
+mod command_line;
+#[cfg(test)]
 mod proxy;

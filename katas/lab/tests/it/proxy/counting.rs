@@ -1,15 +1,16 @@
 //! What counts as a round trip, and what passes unchanged.
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex},
     time::Instant,
 };
 
-use kata_lab::proxy::{Point, RoundTrip};
+use kata_lab::proxy::{Front, Point, RoundTrip, Upstream};
 use sqlx::{Connection, PgConnection};
 
 use super::{
-    DEADLINE, Scene,
+    DEADLINE, Scene, not_run,
     wire::{Wire, extended, frame, query, sync, tags},
     within,
 };
@@ -244,5 +245,38 @@ async fn malformed_frames_end_their_connection_and_no_other() {
     }
     bystander.send(&query("select 1")).await;
     within(bystander.until_ready()).await;
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn a_server_on_a_unix_socket_is_reached() {
+    let Some(mut scene) = Scene::open().await else {
+        return;
+    };
+    let folders: String = sqlx::query_scalar("show unix_socket_directories")
+        .fetch_one(&mut scene.direct)
+        .await
+        .unwrap();
+    let port = scene.server.get_port();
+    let socket = folders
+        .split(',')
+        .map(|folder| Path::new(folder.trim()).join(format!(".s.PGSQL.{port}")))
+        .find(|socket| socket.exists());
+    let Some(socket) = socket else {
+        not_run("the server has no Unix socket on this machine");
+        return scene.close().await;
+    };
+    let front = Front::open(Upstream::Unix(socket)).unwrap();
+    let options = scene.through().port(front.port());
+    let mut connection = PgConnection::connect_with(&options).await.unwrap();
+    let trap = front.arm(RoundTrip(1), Point::Late);
+    let insert = "insert into notes values ('a')";
+    tokio::select! {
+        _ = sqlx::raw_sql(insert).execute(&mut connection) => panic!("it has heard"),
+        held = within(trap.sprung()) => assert_eq!(held.unwrap().statement.as_deref(), Some(insert)),
+    }
+    assert_eq!(scene.notes().await, ["a"]);
+    let pids = front.cut();
+    scene.until_gone(&pids).await;
     scene.close().await;
 }

@@ -2,6 +2,7 @@
 
 mod counting;
 mod faults;
+mod scripted;
 mod traps;
 mod wire;
 
@@ -27,15 +28,20 @@ fn server() -> Option<PgConnectOptions> {
     match std::env::var("DATABASE_URL") {
         Ok(url) => Some(url.parse().expect("DATABASE_URL is a PostgreSQL address")),
         Err(_) => {
-            // Not `eprintln!`: the test harness swallows that of a test that passes.
-            let _ = writeln!(
-                std::io::stderr(),
-                "NOT RUN: {}: DATABASE_URL is not set",
-                std::thread::current().name().unwrap_or("a test")
-            );
+            not_run("DATABASE_URL is not set");
             None
         }
     }
+}
+
+/// Says why the present test shows nothing.
+fn not_run(reason: &str) {
+    // Not `eprintln!`: the test harness swallows that of a test that passes.
+    let _ = writeln!(
+        std::io::stderr(),
+        "NOT RUN: {}: {reason}",
+        std::thread::current().name().unwrap_or("a test")
+    );
 }
 
 /// A front before the server, a schema of its own with one table, and a way past the front.
