@@ -1,8 +1,8 @@
 //! A timeline: who did what, when, in columns.
 //!
-//! A long one is shortened twice. Fifty callers that do the same say no more than three of them, so
-//! events that differ in their ids only are thinned out first, and what happened once stays. If
-//! that is not enough, the middle goes.
+//! Fifty who do the same one after the other are told in two lines. A long one is shortened further:
+//! events that differ in their ids only are thinned out, and what happened once stays. If that is
+//! not enough, the middle goes.
 
 use std::collections::HashMap;
 
@@ -26,6 +26,7 @@ const INDENT: usize = 4;
 
 /// A timeline with at most `most` events, each as `time  actor  what`.
 pub fn timeline(events: &[Event], most: usize, columns: usize) -> String {
+    let events = &crowds(events);
     let kept = kept(events, most);
     let slow = events.iter().any(|event| event.at.as_secs() >= 10);
     let time = |event: &Event| match slow {
@@ -70,6 +71,25 @@ pub fn timeline(events: &[Event], most: usize, columns: usize) -> String {
         }
     }
     out
+}
+
+/// Fifty who do the same thing one after the other are told as the first one and "49 more".
+fn crowds(events: &[Event]) -> Vec<Event> {
+    const CROWD: usize = 3;
+    let mut told = Vec::new();
+    for run in events.chunk_by(|one, next| one.what == next.what) {
+        match run {
+            [first, second, rest @ ..] if run.len() >= CROWD => {
+                told.push(first.clone());
+                told.push(Event {
+                    actor: format!("{} more", rest.len() + 1),
+                    ..second.clone()
+                });
+            }
+            _ => told.extend_from_slice(run),
+        }
+    }
+    told
 }
 
 /// Which events are shown, at most so many.
@@ -132,6 +152,31 @@ mod tests {
             actor: actor.to_owned(),
             what: what.to_owned(),
         }
+    }
+
+    #[test]
+    fn a_crowd_is_told_in_two_lines_and_a_pair_in_its_own() {
+        let mut events: Vec<_> = (1..=50)
+            .map(|number| event(&format!("request {number}"), "POST /pay"))
+            .collect();
+        events.push(event("provider", "held"));
+        events.push(event("request 1", "409"));
+        events.push(event("request 2", "409"));
+        let told = crowds(&events);
+        let lines: Vec<_> = told
+            .iter()
+            .map(|e| format!("{} {}", e.actor, e.what))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "request 1 POST /pay",
+                "49 more POST /pay",
+                "provider held",
+                "request 1 409",
+                "request 2 409"
+            ]
+        );
     }
 
     #[test]
