@@ -88,6 +88,14 @@ fn a_long_timeline_is_shortened_in_the_middle() {
                 &format!("POST /pay  key {n}"),
             )
         })
+        .chain((b'a'..=b'z').map(|letter| {
+            let table = char::from(letter);
+            event(
+                15_600_000,
+                "database",
+                &format!("select balance from {table}"),
+            )
+        }))
         .collect();
     found.output = vec![
         "listening on 20481".to_owned(),
