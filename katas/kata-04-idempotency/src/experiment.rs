@@ -14,14 +14,35 @@ use kata_lab::{
 use serde_json::json;
 
 const CLIENTS: usize = 200;
-const PATIENCE: Duration = Duration::from_millis(60);
 const RETRIES: usize = 3;
 
-/// The provider's shortest and longest answer: about every other one outlasts a client's patience.
-const PROVIDER: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(110));
+/// The times of a run, in proportion to each other and to what this machine needs for a payment:
+/// on a slow one the clients would otherwise lose patience with the machine and not with the
+/// provider.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// How long a client waits for an answer.
+    patience: Duration,
+    /// The provider's shortest and longest answer: about every other one outlasts the patience.
+    provider: (Duration, Duration),
+    /// Between two arrivals. All at once would measure the machine and not the code.
+    arrivals: Duration,
+}
 
-/// Between two arrivals. All at once would measure the machine and not the code.
-const ARRIVALS: Duration = Duration::from_millis(8);
+impl Pace {
+    const LEAST_PATIENCE: Duration = Duration::from_millis(60);
+
+    fn for_payments_of(quick: Duration) -> Self {
+        let patience = (quick * 6).max(Self::LEAST_PATIENCE);
+        // In tens of milliseconds, since the story names it.
+        let patience = Duration::from_millis(patience.as_millis().div_ceil(10) as u64 * 10);
+        Self {
+            patience,
+            provider: (patience / 12, patience * 11 / 6),
+            arrivals: patience * 2 / 15,
+        }
+    }
+}
 
 /// What is run, and how the table calls it.
 const RUNS: [(&str, &str); 3] = [
@@ -38,19 +59,26 @@ pub(crate) fn run(stage: Stage) -> BoxFuture<Result<(), BoxError>> {
 }
 
 async fn narrate(stage: Stage) -> Result<(), BoxError> {
-    let (quickest, slowest) = (PROVIDER.0.as_millis(), PROVIDER.1.as_millis());
+    let progress = stage.progress((RUNS.len() + 1) * CLIENTS, "payments");
+    let pace = Pace::for_payments_of(
+        quick_payment(&stage)
+            .await
+            .map_err(|stop| sentence(*stop))?,
+    );
+    let (quickest, slowest) = pace.provider;
     stage.say(format!(
-        "{CLIENTS} clients pay {CLIENTS} invoices. Each waits {} ms for its answer, then hangs up and tries again with the same key, up to three times. The provider needs {quickest} to {slowest} ms for a charge.",
-        PATIENCE.as_millis(),
+        "{CLIENTS} clients pay {CLIENTS} invoices. Each waits {} ms for its answer, then hangs up and tries again with the same key, up to three times. The provider needs {} to {} ms for a charge.",
+        pace.patience.as_millis(),
+        quickest.as_millis(),
+        slowest.as_millis(),
     ));
     let mut table = Table::new(["variant", "charges", "charged twice", "no answer", "p95"]);
     let mut shown = None;
-    let progress = stage.progress((RUNS.len() + 1) * CLIENTS, "payments");
     for (id, title) in RUNS {
         progress.say(title);
-        let tally = crowd(&stage, &stage.variant(id), &progress)
+        let tally = crowd(&stage, &stage.variant(id), pace, &progress)
             .await
-            .map_err(sentence)?;
+            .map_err(|stop| sentence(*stop))?;
         tally.row(&mut table, title);
         if id == SHOWN {
             shown = Some(tally);
@@ -58,14 +86,14 @@ async fn narrate(stage: Stage) -> Result<(), BoxError> {
     }
     progress.say("yours");
     let exercise = stage.variant(stage.session().kata().exercise().id);
-    match crowd(&stage, &exercise, &progress).await {
+    match crowd(&stage, &exercise, pace, &progress).await {
         Ok(tally) => tally.row(&mut table, "yours"),
         Err(stop) => match *stop {
             Stop::NotStarted(_) => {
                 let steps = stage.session().kata().steps.len();
                 table.remark("yours", format!("not started (step 1 of {steps})"));
             }
-            other => table.remark("yours", sentence(Box::new(other))),
+            other => table.remark("yours", sentence(other)),
         },
     }
     drop(progress);
@@ -83,11 +111,36 @@ async fn narrate(stage: Stage) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn sentence(stop: Box<Stop>) -> String {
-    match *stop {
+fn sentence(stop: Stop) -> String {
+    match stop {
         Stop::Failed { did, saw, .. } => format!("{did}: {saw}"),
         Stop::NotStarted(why) | Stop::Inconclusive(why) | Stop::NotRun(why) => why,
     }
+}
+
+/// What a payment costs on this machine when nothing is slow: the median of a few.
+async fn quick_payment(stage: &Stage) -> Judged<Duration> {
+    const PAYMENTS: usize = 9;
+    let lab = stage
+        .session()
+        .lab(&stage.variant("reference"), "pace")
+        .await?;
+    let measured = async {
+        let shop = lab.start().await?;
+        let mut times = Vec::new();
+        for number in 0..PAYMENTS {
+            let began = Instant::now();
+            Client::new(&lab, number)
+                .pay(&lab, &shop, Duration::from_secs(10))
+                .await?;
+            times.push(began.elapsed());
+        }
+        times.sort();
+        Ok(times[PAYMENTS / 2])
+    };
+    let measured = measured.await;
+    lab.close().await;
+    measured
 }
 
 /// What one implementation did to its customers.
@@ -138,7 +191,7 @@ impl Client {
     }
 
     /// Tries, loses patience, tries again; how long it took to get a good answer, if it did.
-    async fn pay(&self, lab: &Lab, at: &Instance) -> Judged<Option<Duration>> {
+    async fn pay(&self, lab: &Lab, at: &Instance, patience: Duration) -> Judged<Option<Duration>> {
         let began = Instant::now();
         for _ in 0..=RETRIES {
             let request = at
@@ -149,10 +202,10 @@ impl Client {
                 .actor(&self.name)
                 .shown(format!("key {}", self.key));
             let mut pending = request.spawn();
-            match tokio::time::timeout(PATIENCE, pending.attempted()).await {
+            match tokio::time::timeout(patience, pending.attempted()).await {
                 Ok(answer) => match answer? {
                     Ok(reply) if reply.status.is_success() => return Ok(Some(began.elapsed())),
-                    _ => tokio::time::sleep(PATIENCE).await,
+                    _ => tokio::time::sleep(patience).await,
                 },
                 Err(_) => {
                     pending.hang_up();
@@ -168,12 +221,12 @@ impl Client {
 async fn visit(
     client: &Client,
     arrives_after: Duration,
-    lab: &Lab,
-    shop: &Instance,
+    patience: Duration,
+    (lab, shop): (&Lab, &Instance),
     progress: &Progress,
 ) -> Judged<Option<Duration>> {
     tokio::time::sleep(arrives_after).await;
-    let answer = client.pay(lab, shop).await;
+    let answer = client.pay(lab, shop, patience).await;
     progress.step();
     answer
 }
@@ -181,21 +234,22 @@ async fn visit(
 async fn crowd(
     stage: &Stage,
     implementation: &Implementation,
+    pace: Pace,
     progress: &Progress,
 ) -> Judged<Tally> {
     let lab = stage.session().lab(implementation, "experiment").await?;
-    let tally = pay_all(stage, &lab, progress).await;
+    let tally = pay_all(stage, &lab, pace, progress).await;
     lab.close().await;
     tally
 }
 
-async fn pay_all(stage: &Stage, lab: &Lab, progress: &Progress) -> Judged<Tally> {
+async fn pay_all(stage: &Stage, lab: &Lab, pace: Pace, progress: &Progress) -> Judged<Tally> {
     lab.prefer("KEY_LEASE_MS", 30_000);
     lab.prefer("KEY_TTL_MS", 120_000);
     let shop = lab.start().await?;
     lab.provider().set_weather(Weather::Delay {
-        at_least: PROVIDER.0,
-        at_most: PROVIDER.1,
+        at_least: pace.provider.0,
+        at_most: pace.provider.1,
         seed: stage.session().seed(),
     });
     let history = lab.history().clone();
@@ -208,7 +262,10 @@ async fn pay_all(stage: &Stage, lab: &Lab, progress: &Progress) -> Judged<Tally>
     let visits: Vec<_> = clients
         .iter()
         .enumerate()
-        .map(|(index, client)| visit(client, ARRIVALS * index as u32, lab, &shop, progress))
+        .map(|(index, client)| {
+            let arrives_after = pace.arrivals * index as u32;
+            visit(client, arrives_after, pace.patience, (lab, &shop), progress)
+        })
         .collect();
     let answers = futures::future::join_all(visits).await;
     // Charges whose clients have given up are still under way.

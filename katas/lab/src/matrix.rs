@@ -46,7 +46,7 @@ pub struct Cell {
     pub must_fail: Option<bool>,
     /// The verdicts, in the order in which they came.
     pub verdicts: Vec<VerdictKind>,
-    /// The first that was not as declared, with the seed that shows it.
+    /// The one with the lowest seed that was not as declared, with that seed.
     pub surprise: Option<(u64, Record)>,
 }
 
@@ -163,7 +163,12 @@ impl Cell {
     /// Adds one measurement.
     pub fn add(&mut self, seed: u64, record: Record) {
         self.verdicts.push(record.verdict);
-        if self.surprise.is_none() && is_surprise(self.must_fail, record.verdict) {
+        // They come in any order; the first seed is shown, so that the same run shows the same.
+        let is_first = self
+            .surprise
+            .as_ref()
+            .is_none_or(|(other, _)| seed < *other);
+        if is_first && is_surprise(self.must_fail, record.verdict) {
             self.surprise = Some((seed, record));
         }
     }

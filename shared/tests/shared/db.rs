@@ -161,7 +161,11 @@ async fn a_server_that_is_not_there_is_an_error_and_no_panic() -> Outcome {
     let database = Database::start().await?;
     let url = database.schema.url(&database.postgres.upstream());
     assert_eq!(
-        number(&connect(&url, &settings).await.unwrap(), "select 1::int8").await,
+        number(
+            &connect(&url, &PoolSettings::default()).await.unwrap(),
+            "select 1::int8"
+        )
+        .await,
         1
     );
     Ok(())

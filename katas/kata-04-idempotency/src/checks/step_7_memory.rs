@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use kata_lab::{
-    Judged, Lab, Promise,
+    Instance, Judged, Lab, Promise,
     fakes::{Caught, payment_provider::DECLINED_CARD},
 };
 
@@ -45,8 +45,11 @@ pub async fn remembers_a_decline(lab: Lab) -> Judged {
     )
 }
 
+/// What becomes of a held call.
+type Outage = fn(Caught);
+
 /// How the provider is away.
-const OUTAGES: [(&str, fn(Caught)); 4] = [
+const OUTAGES: [(&str, Outage); 4] = [
     ("answered 503", |call| {
         call.refuse(StatusCode::SERVICE_UNAVAILABLE)
     }),
@@ -62,8 +65,6 @@ const OUTAGES: [(&str, fn(Caught)); 4] = [
 /// An outage says nothing about the payment: the same request gets through when it is over.
 pub async fn forgets_an_outage(lab: Lab) -> Judged<Option<String>> {
     short_lease(&lab);
-    // Short enough to wait for, long enough that a busy machine does not cause outages of its own.
-    lab.prefer("PROVIDER_TIMEOUT_MS", 2_000);
     let program = lab.start().await?;
     for (how, outage) in OUTAGES {
         let payment = Payment::new(&lab);
@@ -75,6 +76,8 @@ pub async fn forgets_an_outage(lab: Lab) -> Judged<Option<String>> {
         outage(held);
         first.attempted().await?.ok();
         gets_through(&lab, &payment, &program, &promise).await?;
+        let (captures, saw) = payment.captures(&lab);
+        promise.holds(captures == 1, saw)?;
     }
     if !lab.can_start_instances() {
         let limit = lab.number("PROVIDER_TIMEOUT_MS");
@@ -82,6 +85,10 @@ pub async fn forgets_an_outage(lab: Lab) -> Judged<Option<String>> {
             "not tried here: a provider silent for {limit} ms"
         )));
     }
+    // An instance of its own, and its charges are not counted: on a busy machine so short a time may
+    // cause outages that nobody arranged.
+    lab.prefer("PROVIDER_TIMEOUT_MS", 1_000);
+    let program = lab.start_as("hasty instance").await?;
     let payment = Payment::new(&lab);
     let promise = over_when_it_is_over("the provider said nothing until its caller hung up");
     let trap = lab.provider().trap_payment(&payment.payment_id);
@@ -105,23 +112,22 @@ fn over_when_it_is_over(how: &str) -> Promise {
         format!(
             "POST /pay; {how}; then it was well again, and the client tried until it got an answer"
         ),
-        "the payment is made at the latest when the lease is over: 1 charge",
+        "the payment is made at the latest when the lease is over",
     )
 }
 
 async fn gets_through(
     lab: &Lab,
     payment: &Payment,
-    program: &kata_lab::Instance,
+    program: &Instance,
     promise: &Promise,
 ) -> Judged {
     let last = until_final(lab, lease_and_slack(lab), promise, || {
         payment.request(program)
     })
     .await?;
-    if let Some(saw) = payment.not_paid_by(lab, &last) {
-        return promise.broken(saw);
+    match payment.not_paid_by(lab, &last) {
+        None => Ok(()),
+        Some(saw) => promise.broken(saw),
     }
-    let (captures, saw) = payment.captures(lab);
-    promise.holds(captures == 1, saw)
 }

@@ -81,7 +81,21 @@ fn a_finding_fits_a_narrow_terminal() {
 fn a_long_timeline_is_shortened_in_the_middle() {
     let mut found = a_finding();
     found.history = (0..120_u64)
-        .map(|n| event(n * 130_000, &format!("request {n}"), "POST /pay  key 7f3a"))
+        .map(|n| {
+            event(
+                n * 130_000,
+                &format!("request {n}"),
+                &format!("POST /pay  key {n}"),
+            )
+        })
+        .chain((b'a'..=b'z').map(|letter| {
+            let table = char::from(letter);
+            event(
+                15_600_000,
+                "database",
+                &format!("select balance from {table}"),
+            )
+        }))
         .collect();
     found.output = vec![
         "listening on 20481".to_owned(),

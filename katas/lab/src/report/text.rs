@@ -70,9 +70,13 @@ pub fn wrap(text: &str, to: usize) -> Vec<String> {
             let space = head.rfind(' ').filter(|at| !head[..*at].trim().is_empty());
             let end = match space {
                 _ if rest[head.len()..].starts_with(' ') => head.len(),
-                // A break inside a word only when that word fits on no line.
+                // A break inside a word only when that word fits on no line; JSON breaks well after
+                // a comma.
                 Some(space) if word_width(&rest[space + 1..]) <= to => space,
-                _ => head.len(),
+                _ => match head.rfind(',') {
+                    Some(comma) if comma > head.len() / 2 => comma + 1,
+                    _ => head.len(),
+                },
             };
             lines.push(rest[..end].trim_end().to_owned());
             rest = rest[end..].trim_start();

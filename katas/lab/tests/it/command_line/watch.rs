@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{
-    Running, kata,
+    Running, kata, run,
     running::{program, until},
 };
 
@@ -21,6 +21,8 @@ fn a_change_judges_again_and_q_ends_it() {
         &["check", "--watch", "--step", "2", "--cmd", &line],
     );
     command.current_dir(folder.path());
+    // The last run may have left something.
+    run("watch", &["hint", "2", "--again"]);
     let mut running = Running::start(command);
     running.says("Waiting for a change", 1);
     assert!(
@@ -40,7 +42,7 @@ fn a_change_judges_again_and_q_ends_it() {
     running.type_line("");
     running.says("Waiting for a change", 3);
     running.type_line("h");
-    running.says("hint 1 of 3", 1);
+    running.says("hint 2 of 3", 1);
     running.type_line("x");
     running.says("means nothing here", 1);
     running.type_line("q");
