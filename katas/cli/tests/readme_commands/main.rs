@@ -122,7 +122,8 @@ fn page_trials(root: &Path, pages: &[Page]) -> Vec<Trial> {
             .unwrap_or_else(|| panic!("there is no {name}"))
     };
     let (english, spanish) = (page("README.md"), page("README.es.md"));
-    let (links, test_command) = (pages.to_vec(), english.clone());
+    let (links, test_command, front) = (pages.to_vec(), english.clone(), english.clone());
+    let lesson = page("katas/kata-04-idempotency/README.md");
     let ci = root.join(".ci/run");
     vec![
         Trial::test("pages: both languages have the same shape", move || {
@@ -138,6 +139,16 @@ fn page_trials(root: &Path, pages: &[Page]) -> Vec<Trial> {
                 &spanish.table_rows(),
             )
         }),
+        Trial::test(
+            "pages: what the front page shows is the lesson's output",
+            move || {
+                let shown = front.output();
+                let measured = lesson.output();
+                let strange = shown.iter().filter(|line| !measured.contains(line));
+                same("lines of output", &strange.collect::<Vec<_>>(), &Vec::new())?;
+                same("is there any", &shown.is_empty(), &false)
+            },
+        ),
         Trial::test("pages: every link to a file leads to one", move || {
             let broken: Vec<_> = links.iter().flat_map(Page::broken_links).collect();
             match broken.is_empty() {

@@ -43,6 +43,15 @@ impl Page {
             .collect()
     }
 
+    /// What programs print, in its `console` blocks.
+    pub(crate) fn output(&self) -> Vec<String> {
+        let blocks = self.blocks();
+        let console = blocks
+            .iter()
+            .filter_map(|block| block.strip_prefix("console\n"));
+        console.flat_map(str::lines).map(str::to_owned).collect()
+    }
+
     /// Its blocks of code, each with its language as the first line.
     pub(crate) fn blocks(&self) -> Vec<String> {
         let mut blocks = Vec::new();
