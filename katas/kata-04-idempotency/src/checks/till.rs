@@ -23,8 +23,9 @@ pub(super) const SLACK: Duration = Duration::from_secs(10);
 /// The last resort of a wait whose condition a right implementation always meets.
 pub(super) const LAST_RESORT: Duration = Duration::from_secs(60);
 
-/// A wait between two retries of one customer.
-const BETWEEN_RETRIES: Duration = Duration::from_millis(60);
+/// A wait between two retries of one customer. Short ones would keep the machine busy with answers
+/// that are known beforehand: dozens of checks wait for a lease at the same time.
+const BETWEEN_RETRIES: Duration = Duration::from_millis(200);
 
 /// A payment that a customer wants to make, and the key under which they ask for it.
 #[derive(Debug, Clone, PartialEq)]

@@ -106,7 +106,6 @@ fn flawed() -> Vec<Variant> {
                 "retries_with_the_same_provider_key",
                 "survives_a_crash_at_every_point",
                 "fences_a_late_failure",
-                "fences_across_expiry",
                 "fences_a_silenced_instance",
                 "remembers_a_decline",
             ]),

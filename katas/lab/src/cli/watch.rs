@@ -54,7 +54,10 @@ pub(super) async fn run(context: &Context, args: &CheckArgs, seed: Option<u64>) 
     let subject = subject(context, args)?;
     let plan = Plan::new(context, args, &subject, seed)?;
     let mut keys = keys();
-    let mut seen = plan.look().await?;
+    let mut watcher = Watcher {
+        seen: plan.look().await?,
+        changed: None,
+    };
     let mut last = 0;
     let mut runs = 0_u32;
     loop {
@@ -74,7 +77,7 @@ pub(super) async fn run(context: &Context, args: &CheckArgs, seed: Option<u64>) 
                     context.screen.line(dim(&plan.waiting(status)));
                     // A run writes no source; what changed meanwhile was somebody's edit.
                 }
-                changed = plan.changed(&mut seen) => break Why::Changed(changed?),
+                changed = watcher.change(&plan) => break Why::Changed(changed?),
                 key = keys.recv() => match key.as_deref().map(str::trim) {
                     Some("") => break Why::Asked,
                     Some("q" | "quit") => return Ok(last),
@@ -173,10 +176,15 @@ impl Plan {
     }
 
     fn waiting(&self, status: ExitStatus) -> String {
-        let folder = self.folder.display();
+        let current = std::env::current_dir().unwrap_or_default();
+        let folder = match self.folder.strip_prefix(&current) {
+            Ok(below) if below.as_os_str().is_empty() => "this folder".to_owned(),
+            Ok(below) => below.display().to_string(),
+            Err(_) => self.folder.display().to_string(),
+        };
         let head = match status.code() {
             // Cargo's own code: the compiler has said above what is wrong.
-            Some(101) if self.is_built => "\nIt does not build yet. ",
+            Some(101) if self.is_built => "\nIt does not build yet.\n",
             _ => "\n",
         };
         format!("{head}Waiting for a change in {folder} · {KEYS}")
@@ -198,21 +206,31 @@ impl Plan {
         }
         Ok(snapshot)
     }
+}
 
+/// What was seen so far. It is not kept in a future, since other things happen meanwhile and drop
+/// that future.
+struct Watcher {
+    seen: Snapshot,
+    changed: Option<PathBuf>,
+}
+
+impl Watcher {
     /// Returns when a file has changed and all of them have been quiet for one look.
-    async fn changed(&self, seen: &mut Snapshot) -> Ran<PathBuf> {
-        let mut first = None;
+    ///
+    /// Cancel safe: a change that was seen is reported by the next call.
+    async fn change(&mut self, plan: &Plan) -> Ran<PathBuf> {
         loop {
             tokio::time::sleep(LOOK).await;
-            let now = self.look().await?;
-            match difference(seen, &now) {
+            let now = plan.look().await?;
+            match difference(&self.seen, &now) {
                 Some(path) => {
-                    first.get_or_insert(path);
-                    *seen = now;
+                    self.changed.get_or_insert(path);
+                    self.seen = now;
                 }
                 None => {
-                    if let Some(path) = first {
-                        let shown = path.strip_prefix(&self.folder).unwrap_or(&path);
+                    if let Some(path) = self.changed.take() {
+                        let shown = path.strip_prefix(&plan.folder).unwrap_or(&path);
                         return Ok(shown.to_owned());
                     }
                 }
