@@ -123,6 +123,10 @@ fn page_trials(root: &Path, pages: &[Page]) -> Vec<Trial> {
     };
     let (english, spanish) = (page("README.md"), page("README.es.md"));
     let (links, test_command, front) = (pages.to_vec(), english.clone(), english.clone());
+    let (pair, map) = (
+        (english.clone(), spanish.clone()),
+        root.join("katas/kata-04-idempotency/src/lib.rs"),
+    );
     let lesson = page("katas/kata-04-idempotency/README.md");
     let ci = root.join(".ci/run");
     vec![
@@ -149,6 +153,20 @@ fn page_trials(root: &Path, pages: &[Page]) -> Vec<Trial> {
                 same("is there any", &shown.is_empty(), &false)
             },
         ),
+        Trial::test("pages: the front pages count what the map has", move || {
+            let map = std::fs::read_to_string(&map)?;
+            let of = |what: &str| map.matches(what).count();
+            let (steps, checks) = (of("        Step {\n"), of("check!("));
+            let says = |page: &Page, text: String| match page.contains(&text) {
+                true => Ok(()),
+                false => Err(Failed::from(format!(
+                    "{}: no {text:?}",
+                    page.path.display()
+                ))),
+            };
+            says(&pair.0, format!("{steps} steps, {checks} checks"))?;
+            says(&pair.1, format!("{steps} pasos, {checks} comprobaciones"))
+        }),
         Trial::test("pages: every link to a file leads to one", move || {
             let broken: Vec<_> = links.iter().flat_map(Page::broken_links).collect();
             match broken.is_empty() {

@@ -32,6 +32,11 @@ impl Page {
         pages
     }
 
+    /// Whether it says this anywhere.
+    pub(crate) fn contains(&self, text: &str) -> bool {
+        self.text.contains(text)
+    }
+
     /// The commands in its `sh` blocks, in order.
     pub(crate) fn commands(&self) -> Vec<String> {
         let blocks = self.blocks();
