@@ -8,6 +8,8 @@
 //! }
 //! ```
 
+mod findings;
+
 use std::{
     future::Future,
     process::ExitCode,
@@ -203,13 +205,13 @@ async fn proves(bench: &Bench, variant: usize) -> Result<Completion, Failed> {
             format!("{line}\n{}", rendered(bench, variant, record))
         })
         .collect();
-    match said.is_empty() {
-        true => Ok(Completion::Completed),
-        false => Err(Failed::from(format!(
-            "{}\n\n{}",
-            variant.label(),
-            said.join("\n")
-        ))),
+    if !said.is_empty() {
+        let said = said.join("\n");
+        return Err(Failed::from(format!("{}\n\n{said}", variant.label())));
+    }
+    match findings::strange(variant, &records) {
+        None => Ok(Completion::Completed),
+        Some(strange) => Err(Failed::from(strange)),
     }
 }
 
