@@ -24,9 +24,12 @@ const EXERCISE: &[i32] = &[0, 1, 3];
 /// In the examples of the lesson, the learner's own program in the current folder.
 const OWN_PROGRAM: &str = "node server.js";
 
-/// A program that has only just been begun: it is there, and everything else is not.
+/// A program that has only just been begun: it is there, and everything else is not. It reads a
+/// request to its end before it answers: Node would reset the connection of one that it did not.
 const JUST_BEGUN: &str = "require('node:http').createServer((request, response) => {
-  response.writeHead(request.url === '/health' ? 200 : 501).end();
+  request.resume().on('end', () => {
+    response.writeHead(request.url === '/health' ? 200 : 501).end();
+  });
 }).listen(process.env.PORT, '127.0.0.1', () => console.log('listening'));
 ";
 
