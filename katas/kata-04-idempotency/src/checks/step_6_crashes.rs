@@ -17,6 +17,8 @@ use super::{
     },
 };
 
+const SURVIVED: &str = "1 charge; the client gets it when the lease is over at the latest, and a replay of it after one more restart";
+
 /// A crash at every round trip to the database and at every moment of the call to the provider.
 pub async fn survives_a_crash_at_every_point(lab: Lab) -> Judged<String> {
     short_lease(&lab);
@@ -26,7 +28,7 @@ pub async fn survives_a_crash_at_every_point(lab: Lab) -> Judged<String> {
             format!(
                 "POST /pay; crashed {point}; started again; the client tried until it got an answer"
             ),
-            "1 charge, and the client gets it when the lease is over at the latest",
+            SURVIVED,
         );
         let story = async { payment.request(&program).attempt().await.map(drop) };
         if !crash(&stage, &program, point, story).await? {
@@ -44,7 +46,7 @@ pub async fn survives_a_crash_at_every_point(lab: Lab) -> Judged<String> {
             format!(
                 "POST /pay; crashed {point}; started again; tried until it was paid; one more restart, and once more"
             ),
-            "a replay of the answer, and 1 charge in all",
+            SURVIVED,
         );
         let within = lease_and_slack(&stage);
         let again = until_final(&stage, within, &promise, || payment.request(&program)).await?;
@@ -236,14 +238,8 @@ async fn across_expiry(
 ) -> Judged<Option<String>> {
     let payment = Payment::new(lab);
     let next = payment.under_the_same_key(lab);
-    let order = match first_ends_first {
-        true => "the first, then the second",
-        false => "the second, then the first",
-    };
     let promise = Promise::new(
-        format!(
-            "POST /pay; the provider held its call until the key had expired; the same key for another payment, held as well; then both went on, {order}; the second request again"
-        ),
+        "POST /pay; the provider held its call until the key had expired; the same key for another payment, held as well; then both went on, in both orders; the second request again",
         "the second payment's own answer",
     );
     let trap = lab.provider().trap_payment(&payment.payment_id);
@@ -257,6 +253,10 @@ async fn across_expiry(
         return Ok(Some(NO_SUCCESSOR.to_owned()));
     };
     drop((trap, next_trap));
+    lab.note(match first_ends_first {
+        true => "both go on, the first one first",
+        false => "both go on, the second one first",
+    });
     if first_ends_first {
         late.answer();
         over(&mut first).await?;

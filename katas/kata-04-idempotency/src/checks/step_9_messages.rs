@@ -218,6 +218,8 @@ async fn acked(push: &mut Pending) -> Judged<bool> {
         .is_ok_and(|reply| reply.status.is_success()))
 }
 
+const SURVIVED: &str = "1 charge, and the payment can be seen, after one more restart as well";
+
 /// A crash at every point of the work on a message.
 pub async fn survives_a_crash_in_a_message(lab: Lab) -> Judged<String> {
     short_lease(&lab);
@@ -226,7 +228,7 @@ pub async fn survives_a_crash_in_a_message(lab: Lab) -> Judged<String> {
         let message = payment.message(&stage.id("message"));
         let promise = Promise::new(
             format!("a message; crashed {point}; started again; pushed again until it was acked"),
-            "1 charge, and the payment can be seen",
+            SURVIVED,
         );
         let story = async {
             let pushed = push(&program, &message).actor("push").attempt().await?;
@@ -248,7 +250,7 @@ pub async fn survives_a_crash_in_a_message(lab: Lab) -> Judged<String> {
             format!(
                 "a message; crashed {point}; started again; pushed until it was acked; one more restart, and pushed once more"
             ),
-            "1 charge in all, and the payment can be seen",
+            SURVIVED,
         );
         until_acked(&stage, &promise, &program, &message).await?;
         done_once(&stage, &promise, &program, &payment).await

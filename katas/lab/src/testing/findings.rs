@@ -5,9 +5,12 @@
 //! it failed: `tests/golden/VARIANT.txt`. What was *seen* is left out, since it counts what
 //! happened and differs from run to run.
 
-use std::{collections::BTreeSet, fs, io, path::Path};
+use std::{fs, io, path::Path};
 
-use crate::{kata::Variant, report::Record, verdict::Finding};
+use crate::{
+    kata::{Kind, Variant},
+    report::Record,
+};
 
 /// From the package's folder, where cargo runs its tests.
 const FOLDER: &str = "tests/golden";
@@ -17,54 +20,57 @@ const UPDATE: &str = "UPDATE_GOLDEN";
 
 /// What is wrong with the findings of a flawed variant, if anything.
 pub(super) fn strange(variant: &Variant, records: &[Record]) -> Option<String> {
-    let seen: BTreeSet<String> = records
-        .iter()
-        .filter_map(|record| Some(entry(&record.name, record.finding.as_ref()?)))
-        .collect();
+    if !matches!(variant.kind, Kind::Flawed(_)) {
+        return None;
+    }
+    let seen: Vec<Entry> = records.iter().filter_map(Entry::of).collect();
     let path = Path::new(FOLDER).join(format!("{}.txt", variant.id));
-    let kept = match fs::read_to_string(&path) {
-        Ok(text) => text
-            .split_terminator("\n\n")
-            .map(|e| e.trim().to_owned())
-            .collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
-        Err(error) => return Some(format!("{} cannot be read: {error}", path.display())),
-    };
     if std::env::var_os(UPDATE).is_some() {
-        return update(&path, kept, seen)
+        let text: Vec<_> = seen.iter().map(|entry| entry.text.clone()).collect();
+        let written = fs::create_dir_all(FOLDER)
+            .and_then(|()| fs::write(&path, format!("{}\n", text.join("\n\n"))));
+        return written
             .err()
             .map(|error| format!("{}: {error}", path.display()));
     }
-    let new: Vec<_> = seen.difference(&kept).cloned().collect();
-    if new.is_empty() {
-        return None;
+    let kept = match fs::read_to_string(&path) {
+        Ok(kept) => kept,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Some(format!("{} cannot be read: {error}", path.display())),
+    };
+    let kept: Vec<_> = kept.split("\n\n").map(Entry::promise_of).collect();
+    let strange = seen
+        .iter()
+        .filter(|entry| !kept.contains(&Entry::promise_of(&entry.text)));
+    let strange: Vec<_> = strange.map(|entry| entry.text.as_str()).collect();
+    (!strange.is_empty()).then(|| {
+        format!(
+            "{} does not have these findings. If they tell the variant's own flaw, write them with {UPDATE}=1.\n\n{}\n",
+            path.display(),
+            strange.join("\n\n"),
+        )
+    })
+}
+
+/// A finding as it is kept: the check, what was done, what was promised.
+struct Entry {
+    text: String,
+}
+
+impl Entry {
+    fn of(record: &Record) -> Option<Self> {
+        let finding = record.finding.as_ref()?;
+        let (name, did, expected) = (&record.name, shape(&finding.did), &finding.expected);
+        Some(Self {
+            text: format!("{name}\n  did       {did}\n  expected  {expected}"),
+        })
     }
-    Some(format!(
-        "{} does not have these findings. If they tell the variant's own flaw, add them with {UPDATE}=1.\n\n{}\n",
-        path.display(),
-        new.join("\n\n"),
-    ))
-}
 
-/// A check may fail at one of several points, so entries are added and never taken away; delete a
-/// file to begin again.
-fn update(path: &Path, kept: BTreeSet<String>, seen: BTreeSet<String>) -> io::Result<()> {
-    let all: Vec<_> = kept
-        .into_iter()
-        .chain(seen)
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
-    fs::create_dir_all(FOLDER)?;
-    fs::write(path, format!("{}\n", all.join("\n\n")))
-}
-
-fn entry(check: &str, finding: &Finding) -> String {
-    format!(
-        "{check}\n  did       {}\n  expected  {}",
-        shape(&finding.did),
-        shape(&finding.expected)
-    )
+    /// What is compared: the check and the promise. A check may have several scenes for one promise,
+    /// and which of them finds the flaw first is for the scheduler to decide.
+    fn promise_of(text: &str) -> (Option<&str>, Option<&str>) {
+        (text.lines().next(), text.trim_end().lines().last())
+    }
 }
 
 /// A sentence without what may differ from run to run: where a crash came.
