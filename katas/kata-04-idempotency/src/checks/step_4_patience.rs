@@ -2,32 +2,21 @@
 
 use std::time::Instant;
 
-use kata_lab::{Instance, Judged, Lab, Promise, Stop};
+use kata_lab::{Instance, Judged, Lab, Promise};
 
-use super::till::{Payment, caught_from, lease_and_slack, settled, until_final};
+use super::till::{
+    Payment, before_the_lease_ends, caught_from, lease_and_slack, settled, until_final,
+    well_within_the_lease,
+};
 
 /// A hang-up in the middle of the charge: one charge, and the retry gets it.
 pub async fn answers_a_client_that_gave_up(lab: Lab) -> Judged {
-    lab.prefer("KEY_TTL_MS", 120_000);
-    lab.prefer("KEY_LEASE_MS", LEASES[0]);
-    let mut program = lab.start().await?;
-    let mut longer = LEASES[1..].iter();
-    for retries_early in [false, true] {
-        while !gives_up(&lab, &program, retries_early).await? {
-            let (true, Some(lease)) = (lab.can_start_instances(), longer.next()) else {
-                return Stop::inconclusive(
-                    "the machine took longer than the lease to hang up and try again",
-                );
-            };
-            lab.prefer("KEY_LEASE_MS", *lease);
-            program = lab.start_as("instance with a longer lease").await?;
-        }
-    }
-    Ok(())
+    before_the_lease_ends(&lab, |program| async {
+        let program = program;
+        Ok(gives_up(&lab, &program, false).await? && gives_up(&lab, &program, true).await?)
+    })
+    .await
 }
-
-/// In milliseconds: the longer ones are for a machine that is too slow for the first.
-const LEASES: [u64; 3] = [2_000, 8_000, 30_000];
 
 /// One round; `false` if it took so long that the lease was over, and a second charge in it could
 /// be a successor's.
@@ -59,7 +48,7 @@ async fn gives_up(lab: &Lab, program: &Instance, retries_early: bool) -> Judged<
     }
     held.answer();
     drop(trap);
-    let in_time = began.elapsed() < lab.millis("KEY_LEASE_MS") * 3 / 4;
+    let in_time = well_within_the_lease(lab, began);
     let within = lease_and_slack(lab);
     let last = until_final(lab, within, &promise, || payment.request(program)).await?;
     if let Some(saw) = payment.not_paid_by(lab, &last) {

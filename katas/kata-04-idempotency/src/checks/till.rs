@@ -278,6 +278,33 @@ pub(super) async fn within_a_lease(lab: &Lab, body: impl Future<Output = Judged>
     }
 }
 
+/// Plays a round that holds a call and must be through before the lease is over; the round says
+/// whether it was. A machine that is too slow for the first lease gets longer ones.
+pub(super) async fn before_the_lease_ends<Round, Played>(lab: &Lab, round: Round) -> Judged
+where
+    Round: Fn(Instance) -> Played,
+    Played: Future<Output = Judged<bool>>,
+{
+    const LEASES_MS: [u64; 3] = [2_000, 8_000, 30_000];
+    lab.prefer("KEY_TTL_MS", 120_000);
+    for lease in LEASES_MS {
+        lab.prefer("KEY_LEASE_MS", lease);
+        let program = lab.start().await?;
+        if round(program).await? {
+            return Ok(());
+        }
+        if !lab.can_start_instances() {
+            break;
+        }
+    }
+    Stop::inconclusive("the machine was too slow: a call was held for longer than the lease")
+}
+
+/// Whether so little of the lease has gone by that no second handler can have taken over.
+pub(super) fn well_within_the_lease(lab: &Lab, began: Instant) -> bool {
+    began.elapsed() < lab.millis("KEY_LEASE_MS") * 3 / 4
+}
+
 /// Long leases, for checks that hold a call and must not see a lease end.
 pub(super) fn long_lease(lab: &Lab) {
     lab.prefer("KEY_LEASE_MS", 30_000);
