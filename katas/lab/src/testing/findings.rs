@@ -2,7 +2,7 @@
 //!
 //! A flawed variant that fails the declared check for another reason than its flaw would prove
 //! nothing. So each kata keeps, for each flawed variant, what was done and what was promised when
-//! it failed: `tests/golden/VARIANT.txt`. What was *seen* is left out, since it counts what
+//! it failed: `tests/findings/VARIANT.txt`. What was *seen* is left out, since it counts what
 //! happened and differs from run to run.
 
 use std::{fs, io, path::Path};
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// From the package's folder, where cargo runs its tests.
-const FOLDER: &str = "tests/golden";
+const FOLDER: &str = "tests/findings";
 
 /// Rewrites the files when it is set.
 const UPDATE: &str = "UPDATE_GOLDEN";
