@@ -157,14 +157,10 @@ impl Request {
         let request = http()
             .request(self.method, format!("{}{}", self.instance.url(), self.path))
             .headers(self.headers)
-            .timeout(PATIENCE);
-        // Even an empty body of a POST carries its length.
-        let sent = match self.body.is_empty() {
-            true => request,
-            false => request.body(self.body),
-        };
+            .timeout(PATIENCE)
+            .body(self.body);
         let answer = async {
-            let reply = sent.send().await?;
+            let reply = request.send().await?;
             let (status, headers) = (reply.status(), reply.headers().clone());
             let body = reply.bytes().await?.to_vec();
             Ok::<_, reqwest::Error>(Reply {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use kata_lab::{
     CrashPoint, Instance, Judged, Lab, Pending, Promise, Reply, Request, at_every_crash_point,
-    fakes::payment_provider::DECLINED_CARD,
+    fakes::{Caught, Trap, payment_provider::DECLINED_CARD},
 };
 use serde_json::{Value, json};
 
@@ -142,6 +142,22 @@ pub async fn finishes_what_it_acked(lab: Lab) -> Judged {
     .await
 }
 
+/// What comes first: the call to the provider, or the push's answer (`None`).
+async fn call_or_answer(
+    trap: &Trap,
+    push: &mut Pending,
+    promise: &Promise,
+) -> Judged<Option<Caught>> {
+    tokio::select! {
+        biased;
+        held = trap.caught() => Ok(Some(held)),
+        answer = push.attempted() => answer.map(|_| None),
+        _ = tokio::time::sleep(LAST_RESORT) => {
+            promise.broken("neither an ack nor a call to the provider")
+        }
+    }
+}
+
 async fn acked_then_crashed(lab: &Lab, program: &Instance) -> Judged {
     let payment = Payment::new(lab);
     let message = payment.message(&lab.id("message"));
@@ -151,13 +167,7 @@ async fn acked_then_crashed(lab: &Lab, program: &Instance) -> Judged {
     );
     let trap = lab.provider().trap_payment(&payment.payment_id);
     let mut first = push(program, &message).actor("push").spawn();
-    // Either the ack comes first, or the call to the provider.
-    let held = tokio::select! {
-        biased;
-        held = trap.caught() => Some(held),
-        answer = first.attempted() => { answer?.ok(); None }
-        _ = tokio::time::sleep(LAST_RESORT) => return promise.broken("neither an ack nor a call to the provider"),
-    };
+    let held = call_or_answer(&trap, &mut first, &promise).await?;
     if let Some(held) = held {
         settled(lab, std::slice::from_ref(program), || first.is_answered()).await;
         if first.is_answered() && acked(&mut first).await? {
@@ -189,12 +199,7 @@ async fn duplicate_acked_then_crashed(lab: &Lab, program: &Instance) -> Judged<b
     let trap = lab.provider().trap_payment(&payment.payment_id);
     let began = Instant::now();
     let mut first = push(program, &message).actor("push 1").spawn();
-    let held = tokio::select! {
-        biased;
-        held = trap.caught() => Some(held),
-        answer = first.attempted() => { answer?.ok(); None }
-        _ = tokio::time::sleep(LAST_RESORT) => return promise.broken("neither an ack nor a call to the provider"),
-    };
+    let held = call_or_answer(&trap, &mut first, &promise).await?;
     let mut second = push(program, &message).actor("push 2").spawn();
     settled(lab, std::slice::from_ref(program), || second.is_answered()).await;
     let any_acked = async |first: &mut Pending, second: &mut Pending| -> Judged<bool> {
