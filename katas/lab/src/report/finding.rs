@@ -27,30 +27,37 @@ pub fn finding(evidence: Evidence<'_>, columns: usize) -> String {
         think,
         again,
     } = evidence;
-    let item =
-        |heading: &str, body: &str| text::hang(&format!("  {heading}"), body, MARGIN, columns);
     let mut out = format!("{} {}\n", bad("✗"), strong(name));
-    out.push_str(&item("did", &finding.did));
-    out.push_str(&item("expected", &finding.expected));
-    out.push_str(&item("saw", &finding.saw));
-    if !finding.settings.is_empty() {
-        out.push_str(&item("with", &finding.settings.join(" · ")));
-    }
-    if !finding.history.is_empty() {
-        out.push_str(&format!(
-            "\n{}\n",
-            timeline(&finding.history, LONG, columns)
-        ));
-    }
+    out.push_str(&story(finding, LONG, columns));
     if !finding.output.is_empty() {
         let gap = if finding.history.is_empty() { "\n" } else { "" };
         out.push_str(&format!("{gap}{}\n", written(&finding.output, columns)));
     }
     if !think.is_empty() {
-        out.push_str(&item("think", think));
+        out.push_str(&item("think", think, columns));
     }
     // Whole, however long it is: a command broken into lines cannot be pasted.
     out.push_str(&format!("{}{again}\n", text::pad("  again", MARGIN)));
+    out
+}
+
+/// One of the words at the margin, and what it says.
+pub(crate) fn item(heading: &str, body: &str, columns: usize) -> String {
+    text::hang(&format!("  {heading}"), body, MARGIN, columns)
+}
+
+/// What was done, expected and seen, with which settings, and the history with at most `most` events.
+pub(crate) fn story(finding: &Finding, most: usize, columns: usize) -> String {
+    let mut out = item("did", &finding.did, columns);
+    out.push_str(&item("expected", &finding.expected, columns));
+    out.push_str(&item("saw", &finding.saw, columns));
+    if !finding.settings.is_empty() {
+        out.push_str(&item("with", &finding.settings.join(" · "), columns));
+    }
+    if !finding.history.is_empty() {
+        let history = timeline(&finding.history, most, columns);
+        out.push_str(&format!("\n{history}\n"));
+    }
     out
 }
 

@@ -1,6 +1,12 @@
 //! The matrix as a person reads it: a mark for each cell, a legend, and every surprise explained.
 
-use super::{bad, dim, finding::written, good, list::mark, strong, text, timeline, warn};
+use super::{
+    bad, dim,
+    finding::{item, story, written},
+    good,
+    list::mark,
+    strong, text, warn,
+};
 use crate::{
     matrix::{Cell, Matrix, Row, explain},
     verdict::VerdictKind,
@@ -280,26 +286,14 @@ fn surprise(
     };
     let said = format!("{}: {}{often}", row.label, explain(cell.must_fail, record));
     let mut out = text::hang("!", &said, 2, columns);
-    let item = |heading: &str, body: &str| text::hang(&format!("  {heading}"), body, 12, columns);
     if let Some(finding) = &record.finding {
-        out.push_str(&item("did", &finding.did));
-        out.push_str(&item("expected", &finding.expected));
-        out.push_str(&item("saw", &finding.saw));
-        if !finding.settings.is_empty() {
-            out.push_str(&item("with", &finding.settings.join(" · ")));
-        }
-        if !finding.history.is_empty() {
-            out.push_str(&format!(
-                "\n{}\n",
-                timeline(&finding.history, SCENE, columns)
-            ));
-        }
+        out.push_str(&story(finding, SCENE, columns));
         if !finding.output.is_empty() {
             out.push_str(&written(&finding.output, columns));
         }
     }
     if let Some(why) = record.reason.as_ref().or(record.note.as_ref()) {
-        out.push_str(&item("said", why));
+        out.push_str(&item("said", why, columns));
     }
     out
 }
