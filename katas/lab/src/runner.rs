@@ -22,7 +22,7 @@ use crate::{
 const CHECK_DEADLINE: Duration = Duration::from_secs(400);
 
 /// How many in-process labs run at once: they wait most of their time.
-const LABS: usize = 24;
+const LABS: usize = 32;
 
 /// How many labs with programs run at once: starting an interpreter is computing, not waiting.
 const PROGRAM_LABS: usize = 8;

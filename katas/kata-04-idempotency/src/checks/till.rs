@@ -25,7 +25,7 @@ pub(super) const LAST_RESORT: Duration = Duration::from_secs(60);
 
 /// A wait between two retries of one customer. Short ones would keep the machine busy with answers
 /// that are known beforehand: dozens of checks wait for a lease at the same time.
-const BETWEEN_RETRIES: Duration = Duration::from_millis(200);
+const BETWEEN_RETRIES: Duration = Duration::from_millis(300);
 
 /// A payment that a customer wants to make, and the key under which they ask for it.
 #[derive(Debug, Clone, PartialEq)]

@@ -278,6 +278,6 @@ pub trait Protocol: Send + Sync + 'static {
 
     /// Connections at most. No handler holds one while it waits for the provider, so a few do.
     fn connections(&self) -> u32 {
-        16
+        6
     }
 }
