@@ -4,5 +4,6 @@
 
 pub mod db;
 pub mod http;
+pub mod queue;
 pub mod services;
 pub mod telemetry;

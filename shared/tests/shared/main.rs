@@ -14,6 +14,7 @@ mod guard;
 mod http;
 mod named;
 mod postgres;
+mod queue;
 mod redis;
 mod role;
 mod support;
@@ -32,6 +33,7 @@ fn main() -> std::process::ExitCode {
         redis::tests(),
         db::tests(),
         http::tests(),
+        queue::tests(),
         telemetry::tests(),
     ];
     let tests = tests.into_iter().flatten().collect();

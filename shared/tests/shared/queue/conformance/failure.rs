@@ -1,0 +1,5 @@
+//! Failing: attempts, delays, dead letters, fencing.
+
+use super::list;
+
+list![];

@@ -1,0 +1,5 @@
+//! Groups: each sees everything, members share.
+
+use super::list;
+
+list![];
