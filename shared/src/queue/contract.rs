@@ -21,7 +21,7 @@ pub trait Broker: Send + Sync {
     ///
     /// The groups are declared: from now on every message that is published goes to each of them,
     /// whether or not somebody consumes yet. Who only publishes may name none, if somebody declared
-    /// them before; a message for no group at all goes nowhere, and publishing it is `Invalid`.
+    /// them before; a message for no group at all would go nowhere, and publishing it is `Refused`.
     ///
     /// # Errors
     /// `Invalid` name; `Unavailable`; `Refused`; `Unsupported` for more groups than it can.

@@ -56,6 +56,7 @@ mod capabilities;
 mod contract;
 mod error;
 mod message;
+pub mod worker;
 
 mod connect;
 #[cfg(feature = "kafka")]
