@@ -52,7 +52,7 @@ impl PostgresConsumer {
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// One look: what is ready, and if that is nothing, whether a sweep finds something.
+    /// One look, in one statement: from the cursor, or as a sweep if one is due.
     async fn look(&self, max: usize, lease: Duration) -> Result<Vec<Delivery>, QueueError> {
         let now = Instant::now();
         if self.with_state(|state| state.due <= now) {
@@ -61,10 +61,7 @@ impl PostgresConsumer {
         let interval = self.options.poll_interval;
         if !self.with_state(|state| state.cursor.must_sweep(now, interval)) {
             let from = self.with_state(|state| state.cursor.claim_from(now));
-            let got = self.claim(max, lease, from).await?;
-            if !got.is_empty() {
-                return Ok(got);
-            }
+            return self.claim(max, lease, from).await;
         }
         let from = self.with_state(|state| state.cursor.sweep_from(now));
         let got = self.claim(max, lease, from).await?;

@@ -4,6 +4,8 @@
 //! notifying transactions commit one after the other. Ours is a transaction of its own that writes
 //! nothing else and does not wait for the disk: the lock is held for microseconds, and what is
 //! published never waits for it.
+//!
+//! Consumers of the same connection are woken without that detour, and do not listen to ourselves.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,11 +45,16 @@ struct State {
     /// What is to be told: the groups, and whether something was put back.
     outgoing: Mutex<BTreeSet<(i32, bool)>>,
     has_outgoing: Notify,
+    /// Marks what we said ourselves.
+    tag: u32,
 }
 
 impl Wake {
     pub(super) fn start(address: PgConnectOptions, timeout: Duration, channel: String) -> Self {
-        let state = Arc::new(State::default());
+        let state = Arc::new(State {
+            tag: rand::random(),
+            ..State::default()
+        });
         let listen = listen(Arc::clone(&state), address.clone(), channel.clone());
         let notify = notify(Arc::clone(&state), address, timeout, channel);
         Self {
@@ -67,6 +74,9 @@ impl Wake {
 
     /// Tells whoever waits, in any process, soon.
     pub(super) fn tell(&self, groups: &[i32], put_back: bool) {
+        for group in groups {
+            self.state.wake(*group, put_back);
+        }
         let mut outgoing = lock(&self.state.outgoing);
         outgoing.extend(groups.iter().map(|group| (*group, put_back)));
         drop(outgoing);
@@ -129,7 +139,11 @@ async fn listen_once(
     state.wake_all();
     // `None`: the connection broke, and what was said meanwhile was not heard.
     while let Some(notification) = listener.try_recv().await? {
-        for word in notification.payload().split(',') {
+        let mut words = notification.payload().split(',');
+        if words.next() == Some(state.tag.to_string().as_str()) {
+            continue;
+        }
+        for word in words {
             let (group, put_back) = match word.strip_suffix('!') {
                 Some(group) => (group, true),
                 None => (word, false),
@@ -156,7 +170,8 @@ async fn notify(state: Arc<State>, address: PgConnectOptions, limit: Duration, c
         let words: Vec<_> = words.collect();
         // A notification takes 8,000 bytes; a word at most 12.
         for words in words.chunks(500) {
-            let send = say(&mut connection, &address, &channel, words.join(","));
+            let words = format!("{},{}", state.tag, words.join(","));
+            let send = say(&mut connection, &address, &channel, words);
             let sent = tokio::time::timeout(limit, send).await;
             if !matches!(sent, Ok(Ok(()))) {
                 tracing::debug!(?sent, "cannot notify consumers, who poll instead");

@@ -68,13 +68,17 @@ impl Lab {
         (broker, queue)
     }
 
+    /// Polls often, so that trials are short.
+    pub(crate) fn options(&self) -> ConsumerOptions {
+        ConsumerOptions::default().poll_interval(Duration::from_millis(50))
+    }
+
     pub(crate) async fn consumer(&self) -> Arc<dyn Consumer> {
         self.consumer_of(GROUP).await
     }
 
     pub(crate) async fn consumer_of(&self, group: &str) -> Arc<dyn Consumer> {
-        let options = ConsumerOptions::default().poll_interval(Duration::from_millis(50));
-        self.queue.consumer(group, &options).await.unwrap()
+        self.queue.consumer(group, &self.options()).await.unwrap()
     }
 
     pub(crate) async fn publish(&self, messages: &[Message]) {
@@ -116,6 +120,15 @@ impl Lab {
             .await
             .unwrap();
         assert!(came.is_empty(), "{came:?}");
+    }
+
+    /// Waits for a condition that has to be asked for.
+    pub(crate) async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while !condition().await {
+            assert!(Instant::now() < deadline, "never came true: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Writes down what was measured.
