@@ -18,6 +18,9 @@ mod redis;
 mod role;
 mod support;
 mod telemetry;
+mod telemetry_metrics;
+mod telemetry_shop;
+mod telemetry_traces;
 
 fn main() -> std::process::ExitCode {
     if let Some(role) = std::env::var_os(role::VARIABLE) {
@@ -33,6 +36,8 @@ fn main() -> std::process::ExitCode {
         db::tests(),
         http::tests(),
         telemetry::tests(),
+        telemetry_metrics::tests(),
+        telemetry_traces::tests(),
     ];
     let tests = tests.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, tests).exit_code()
