@@ -19,7 +19,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::redact::redact;
+use super::redact::{redact, redact_json};
 
 /// Writes with `format`, then adds and redacts.
 pub(super) struct Line<F> {
@@ -48,11 +48,14 @@ where
         // a level from the log does not take the ids away.
         let span = Span::current();
         let trace = span.context().span().span_context().clone();
-        let line = match &self.json_service {
-            Some(service) => json_line(&line, service, &trace, request_id(&span).as_deref()),
-            None => text_line(line, &trace),
-        };
-        writer.write_str(&redact(&line))
+        match &self.json_service {
+            Some(service) => {
+                let request_id = request_id(&span);
+                let line = json_line(&line, service, &trace, request_id.as_deref());
+                writer.write_str(&redact_json(&line))
+            }
+            None => writer.write_str(&redact(&text_line(line, &trace))),
+        }
     }
 }
 
