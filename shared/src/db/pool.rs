@@ -6,8 +6,11 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgPool, Postgres};
+
+use crate::telemetry::metrics::waiting;
 
 /// How many connections, and how long anything may take.
 #[derive(Debug, Clone)]
@@ -77,4 +80,19 @@ pub fn connect_lazy(options: PgConnectOptions, settings: &PoolSettings) -> PgPoo
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.acquire_timeout)
         .connect_lazy_with(options)
+}
+
+/// A connection of the pool, the wait for it timed for whoever watches the pool
+/// (`telemetry::Metrics::watch_pool`).
+///
+/// # Errors
+/// None is free within the pool's `acquire_timeout`; a new one cannot be opened.
+///
+/// # Cancel safety
+/// Safe; the wait counts as cancelled.
+pub async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    let waiting = waiting(pool);
+    let result = pool.acquire().await;
+    waiting.ended(&result);
+    result
 }

@@ -114,7 +114,7 @@ pub async fn begin(
     options: &TxOptions,
 ) -> Result<PgTransaction<'static>, sqlx::Error> {
     // Waiting for a connection may be given up; what follows may not.
-    let connection = pool.acquire().await?;
+    let connection = super::acquire(pool).await?;
     let sql = AssertSqlSafe(options.begin_sql()).into_sql_str();
     // Hidden from the documentation, but the only way to begin on a connection that one already has
     // and to own the result.

@@ -1,12 +1,15 @@
 //! One id for each request, in the answer and in every line that is logged on its way.
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue};
 use std::time::Instant;
 use tracing::Instrument;
 use uuid::Uuid;
+
+use crate::telemetry::metrics::TraceOfAnswer;
+use crate::telemetry::trace;
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -44,18 +47,7 @@ fn is_sane(id: &str) -> bool {
 /// Takes or makes the id, opens the span, logs the outcome, returns the id.
 pub(super) async fn with_request_id(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(&request);
-    let method = request.method().clone();
-    // The route and not the path: a path holds ids, and a name for each of them is no name.
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map(MatchedPath::as_str);
-    let span = tracing::info_span!(
-        "request",
-        request_id = id.as_str(),
-        %method,
-        route = route.unwrap_or("unknown"),
-    );
+    let span = trace::request_span(&request, id.as_str());
     request.extensions_mut().insert(id.clone());
     let answer = async {
         let began = Instant::now();
@@ -64,7 +56,11 @@ pub(super) async fn with_request_id(mut request: Request, next: Next) -> Respons
         tracing::info!(status = response.status().as_u16(), ms, "answered");
         response
     };
-    let mut response = answer.instrument(span).await;
+    let mut response = answer.instrument(span.clone()).await;
+    trace::answered(&span, response.status());
+    if let Some(trace) = trace::of_span(&span) {
+        response.extensions_mut().insert(TraceOfAnswer(trace));
+    }
     // A sane id is a valid header value.
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(HEADER, value);

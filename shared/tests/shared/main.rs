@@ -19,6 +19,9 @@ mod redis;
 mod role;
 mod support;
 mod telemetry;
+mod telemetry_metrics;
+mod telemetry_shop;
+mod telemetry_traces;
 
 fn main() -> std::process::ExitCode {
     if let Some(role) = std::env::var_os(role::VARIABLE) {
@@ -35,6 +38,8 @@ fn main() -> std::process::ExitCode {
         http::tests(),
         queue::tests(),
         telemetry::tests(),
+        telemetry_metrics::tests(),
+        telemetry_traces::tests(),
     ];
     let tests = tests.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, tests).exit_code()

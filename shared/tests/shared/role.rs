@@ -118,6 +118,7 @@ pub(crate) fn play(role: &str) -> ExitCode {
             println!("{served:?}");
             return ExitCode::SUCCESS;
         }
+        crate::telemetry_shop::ROLE => return crate::telemetry_shop::play(),
         other => panic!("no role {other}"),
     };
     std::io::stdout().flush().unwrap();
