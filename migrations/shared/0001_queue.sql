@@ -4,7 +4,7 @@
 -- `position`; all else has none and is in no index that a claim looks at:
 --
 --   ready     position, lease = 0
---   leased    position, lease = the claim's token, due = when the lease ends
+--   leased    position, lease = the claim's token, until = when the lease ends
 --   delayed   no position, not blocked, due = when it becomes ready
 --   blocked   no position, blocked: an earlier message of its key is not done
 --
@@ -23,19 +23,21 @@ create table if not exists queue_groups (
 -- differ in a few bytes only, which is all that PostgreSQL writes to its log.
 -- No foreign key to the group: each message that is inserted would lock the group's row.
 -- fillfactor: the version that a claim makes finds room beside the old one, and so touches no index
--- ("heap only tuple"); none of the columns that it changes is in one.
+-- ("heap only tuple"). For that none of the columns that it changes may be in any index, a partial
+-- one that does not hold the row included: this is why `until` is not `due`.
 -- autovacuum: by number and not by share, since the table is empty when all is well; and without
 -- pauses, since what it leaves behind is what claims stumble over.
 create table if not exists queue_messages (
     group_id integer not null,
     attempt integer not null default 0,
     lease bigint not null default 0,
-    due timestamptz not null,
+    until timestamptz not null default '-infinity',
     enqueued_at timestamptz not null,
     position bigint,
     rank bigint,
     id uuid not null,
     blocked boolean not null default false,
+    due timestamptz,
     key text,
     headers text,
     error text,
@@ -113,14 +115,15 @@ begin
     insert into queue_messages
         (group_id, due, enqueued_at, position, rank, id, blocked, key, headers, payload)
     select
-        n.g, n.due, clock_timestamp(),
+        n.g,
+        case when n.delay_s > 0 then clock_timestamp() + make_interval(secs => n.delay_s) end,
+        clock_timestamp(),
         case when not n.blocked and n.delay_s <= 0 then nextval('queue_positions') end,
         case when n.key is not null then nextval('queue_positions') end,
         n.id, n.blocked, n.key, n.headers, n.payload
     from (
         select
             g, m.id, m.key, m.headers, m.payload, m.delay_s, m.number,
-            clock_timestamp() + make_interval(secs => m.delay_s) as due,
             m.key is not null and (
                 row_number() over (partition by g, m.key order by m.number) > 1
                 or exists (select from queue_messages e where e.group_id = g and e.key = m.key)
@@ -139,7 +142,9 @@ create or replace function queue_unblock(g integer, keys text[]) returns void
 language sql as $$
     update queue_messages m
     set blocked = false,
-        position = case when m.due <= clock_timestamp() then nextval('queue_positions') end
+        position = case
+            when m.due is null or m.due <= clock_timestamp() then nextval('queue_positions')
+        end
     from (select distinct k from unnest(keys) k where k is not null) d,
         lateral (
             select f.rank from queue_messages f

@@ -42,5 +42,12 @@ fn main() -> std::process::ExitCode {
         telemetry_traces::tests(),
     ];
     let tests = tests.into_iter().flatten().collect();
-    libtest_mimic::run(&arguments, tests).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, tests);
+    match queue::table::settle() {
+        Ok(()) => conclusion.exit_code(),
+        Err(difference) => {
+            eprintln!("{difference}");
+            std::process::ExitCode::FAILURE
+        }
+    }
 }

@@ -31,7 +31,7 @@ pub(super) const DECLARE_GROUPS: &str = "\
 
 pub(super) const PUBLISH: &str = "\
     insert into queue_messages (group_id, due, enqueued_at, position, id, headers, payload) \
-    select g, now() + make_interval(secs => m.delay_s), now(), \
+    select g, case when m.delay_s > 0 then now() + make_interval(secs => m.delay_s) end, now(), \
         case when m.delay_s <= 0 then nextval('queue_positions') end, m.id, m.headers, m.payload \
     from unnest($1::int4[]) g, \
         unnest($2::uuid[], $3::text[], $4::float8[], $5::bytea[]) m(id, headers, delay_s, payload)";
@@ -44,10 +44,10 @@ pub(super) const PUBLISH_KEYED: &str = "select queue_publish_keyed($1, $2, $3, $
 /// need not be found a second time.
 pub(super) const CLAIM: &str = "\
     update queue_messages \
-    set lease = $4, due = now() + make_interval(secs => $5), attempt = attempt + 1 \
+    set lease = $4, until = now() + make_interval(secs => $5), attempt = attempt + 1 \
     where ctid = any (array( \
         select ctid from queue_messages \
-        where group_id = $1 and position > $2 and due <= now() \
+        where group_id = $1 and position > $2 and until <= now() \
         order by position limit $3 for update skip locked)) \
     returning position, attempt, id, enqueued_at, key, headers, payload";
 
@@ -55,7 +55,7 @@ pub(super) const CLAIM: &str = "\
 /// in seconds.
 pub(super) const WAKE_DELAYED: &str = "\
     with woken as ( \
-        update queue_messages set position = nextval('queue_positions'), lease = 0 \
+        update queue_messages set position = nextval('queue_positions'), due = null \
         where ctid = any (array( \
             select ctid from queue_messages \
             where group_id = $1 and position is null and not blocked and due <= now() \
@@ -87,21 +87,23 @@ pub(super) const BURY: &str = "select queue_bury($1, $2, $3, $4, $5)";
 /// message with a key stays the first of its key, so that nothing overtakes it.
 pub(super) const NACK: &str = "\
     update queue_messages m \
-    set lease = 0, due = clock_timestamp() + make_interval(secs => r.delay_s), error = r.error, \
+    set lease = 0, until = '-infinity', error = r.error, \
+        due = case when r.delay_s > 0 \
+            then clock_timestamp() + make_interval(secs => r.delay_s) end, \
         position = case when r.delay_s <= 0 then nextval('queue_positions') end \
     from unnest($2::int8[], $3::int8[], $4::float8[], $5::text[]) r(position, lease, delay_s, error) \
     where m.group_id = $1 and m.position = r.position and m.lease = r.lease \
     returning r.position";
 
 pub(super) const EXTEND: &str = "\
-    update queue_messages m set due = now() + make_interval(secs => $4) \
+    update queue_messages m set until = now() + make_interval(secs => $4) \
     from unnest($2::int8[], $3::int8[]) r(position, lease) \
     where m.group_id = $1 and m.position = r.position and m.lease = r.lease \
     returning m.position";
 
 /// It keeps its position: it was taken by mistake, and does not have to queue again.
 pub(super) const RELEASE: &str = "\
-    update queue_messages m set lease = 0, due = now(), attempt = attempt - 1 \
+    update queue_messages m set lease = 0, until = '-infinity', attempt = attempt - 1 \
     from unnest($2::int8[], $3::int8[]) r(position, lease) \
     where m.group_id = $1 and m.position = r.position and m.lease = r.lease \
     returning m.position";
@@ -113,8 +115,7 @@ pub(super) const DEPTH: &str = "\
         (select count(*) from queue_dead_letters where group_id = $1), \
         extract(epoch from now() - min(enqueued_at) \
             filter (where not delayed and not leased))::float8 \
-    from (select enqueued_at, position is null and due > now() as delayed, \
-            position is not null and lease <> 0 and due > now() as leased \
+    from (select enqueued_at, due > now() is true as delayed, until > now() as leased \
         from queue_messages where group_id = $1) m";
 
 pub(super) const DEAD_LETTERS: &str = "\

@@ -4,6 +4,7 @@
 
 pub(crate) mod conformance;
 mod postgres;
+pub(crate) mod table;
 
 pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
     [postgres::tests()].into_iter().flatten().collect()

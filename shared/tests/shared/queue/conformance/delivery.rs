@@ -67,7 +67,7 @@ async fn a_crash_of_the_consumer_delivers_again(lab: &Lab) -> Outcome {
     let _ = survivor.ack(&[second.receipt]).await.unwrap();
     lab.measured("after a crash of the consumer", "delivered again");
     lab.measured(
-        "redelivery after a lease",
+        "redelivery after the lease",
         format!("{} ms", after.as_millis()),
     );
     Ok(())

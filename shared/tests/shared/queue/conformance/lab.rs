@@ -21,6 +21,20 @@ pub(crate) const GROUP: &str = "group";
 /// What trials measured: broker → row of the table → value.
 static MEASURED: Mutex<BTreeMap<&str, BTreeMap<&str, String>>> = Mutex::new(BTreeMap::new());
 
+/// What was measured so far.
+pub(crate) fn measured() -> BTreeMap<String, BTreeMap<String, String>> {
+    let all = MEASURED.lock().unwrap();
+    let owned = |column: &BTreeMap<&str, String>| {
+        let rows = column.iter();
+        rows.map(|(row, value)| ((*row).to_owned(), value.clone()))
+            .collect()
+    };
+    let columns = all.iter();
+    columns
+        .map(|(broker, column)| ((*broker).to_owned(), owned(column)))
+        .collect()
+}
+
 /// One trial's world.
 pub(crate) struct Lab {
     broker_name: &'static str,
@@ -45,13 +59,20 @@ impl Lab {
             rand::random::<u32>()
         );
         let queue = broker.queue(&name, &[GROUP]).await.unwrap();
-        Ok(Self {
+        let lab = Self {
             broker_name,
             can: broker.capabilities(),
             fixture,
             broker,
             queue,
-        })
+        };
+        lab.measured("durability of a publication", lab.can.durability.as_str());
+        let emulation = lab.can.emulation.clone();
+        lab.measured(
+            "measured against",
+            emulation.unwrap_or_else(|| "the broker itself".to_owned()),
+        );
+        Ok(lab)
     }
 
     pub(super) async fn close(self) {

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use futures::future::{BoxFuture, LocalBoxFuture};
 use libtest_mimic::Trial;
 
-pub(crate) use lab::Lab;
+pub(crate) use lab::{Lab, measured};
 
 use crate::support::{End, Outcome, test};
 
