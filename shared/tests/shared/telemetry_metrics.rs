@@ -347,7 +347,7 @@ struct Database {
 }
 
 impl Database {
-    /// With a pool of one connection, which gives up after a tenth of a second.
+    /// With a pool of one connection.
     async fn start() -> Result<Self, End> {
         let folder = folder();
         let postgres = Postgres::find_or_start(&options(&folder)).await?;
@@ -404,12 +404,19 @@ async fn a_pool_shows_its_connections_and_what_was_waited_for_them() -> Outcome 
     // One for which no connection comes in time.
     let impatient = PoolSettings {
         max_connections: 1,
-        acquire_timeout: Duration::from_millis(50),
+        acquire_timeout: Duration::from_millis(200),
         ..PoolSettings::default()
     };
     let other = connect_lazy((*pool.connect_options()).clone(), &impatient);
     metrics.watch_pool("stock", &other);
-    let held = other.acquire().await.unwrap();
+    // The limit holds for opening a connection, too, which takes a busy machine longer. Not through
+    // our own `acquire`, so that it does not count.
+    let held = loop {
+        match other.acquire().await {
+            Ok(held) => break held,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    };
     assert!(matches!(
         acquire(&other).await,
         Err(sqlx::Error::PoolTimedOut)
