@@ -1,12 +1,14 @@
 //! The connection: a pool, the tables, and who listens and notifies.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgPool, Row};
 
+use super::line::Line;
 use super::queue::PostgresQueue;
 use super::wake::Wake;
 use super::{LARGEST_BYTES, NAME, failed, sql};
@@ -21,6 +23,20 @@ pub(super) struct Shared {
     pub(super) pool: PgPool,
     pub(super) wake: Wake,
     durability: String,
+    /// For connections of one's own.
+    address: PgConnectOptions,
+    timeout: Duration,
+    is_closed: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn line(&self) -> Line {
+        Line::new(self.address.clone(), self.timeout)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
 }
 
 struct PostgresBroker {
@@ -52,23 +68,33 @@ pub(in crate::queue) async fn connect(
         ("plan_cache_mode", "force_generic_plan"),
         ("jit", "off"),
     ]);
+    let limit = options.timeout.max(Duration::from_secs(1));
+    let limit_ms = limit.as_millis().to_string();
     let settings = PoolSettings {
         max_connections: options.max_connections.max(2),
         acquire_timeout: options.timeout,
-        statement_timeout: options.timeout.max(Duration::from_secs(5)),
-        lock_timeout: options.timeout,
+        statement_timeout: limit,
+        lock_timeout: limit,
         application_name: Some(options.client_name.clone()),
         ..PoolSettings::default()
     };
     let pool = connect_lazy(address.clone(), &settings);
     let table = table(&pool, options.create).await?;
     let durability = durability(&pool).await.map_err(failed)?;
-    let wake = Wake::start(address, options.timeout, format!("queue_{table}"));
+    let wake = Wake::start(address.clone(), options.timeout, format!("queue_{table}"));
     Ok(Arc::new(PostgresBroker {
         shared: Arc::new(Shared {
             pool,
             wake,
             durability,
+            address: address
+                .options([
+                    ("statement_timeout", limit_ms.as_str()),
+                    ("lock_timeout", limit_ms.as_str()),
+                ])
+                .application_name(&options.client_name),
+            timeout: limit,
+            is_closed: AtomicBool::new(false),
         }),
     }))
 }
@@ -146,6 +172,7 @@ impl Broker for PostgresBroker {
     }
 
     async fn close(&self) {
+        self.shared.is_closed.store(true, Ordering::Relaxed);
         self.shared.wake.stop();
         self.shared.pool.close().await;
     }

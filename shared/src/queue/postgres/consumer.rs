@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::broker::Shared;
 use super::cursor::Cursor;
+use super::line::Line;
 use super::rows::{self, Places, seconds};
 use super::{failed, sql};
 use crate::queue::{Consumer, ConsumerOptions, Delivery, Nack, QueueError, Receipt, Settled};
@@ -21,6 +22,9 @@ const BATCH: usize = 5_000;
 
 pub(super) struct PostgresConsumer {
     shared: Arc<Shared>,
+    /// Claims, which may wait for locks on rows, are in nobody's way on a line of their own.
+    claims: Line,
+    settles: Line,
     group: i32,
     options: ConsumerOptions,
     /// Held for no await: where to look, and when the next delayed message is due.
@@ -37,6 +41,8 @@ impl PostgresConsumer {
     pub(super) fn new(shared: Arc<Shared>, group: i32, options: ConsumerOptions) -> Self {
         let now = Instant::now();
         Self {
+            claims: shared.line(),
+            settles: shared.line(),
             shared,
             group,
             options,
@@ -45,6 +51,13 @@ impl PostgresConsumer {
                 due: now,
             }),
             stopped: watch::Sender::new(false),
+        }
+    }
+
+    fn check_open(&self) -> Result<(), QueueError> {
+        match self.shared.is_closed() {
+            true => Err(QueueError::Closed { what: "broker" }),
+            false => Ok(()),
         }
     }
 
@@ -78,15 +91,13 @@ impl PostgresConsumer {
         // Random, so that it is nobody else's, even after the server has forgotten the last second
         // in a crash. 0 means none.
         let token = rand::random_range(1..=i64::MAX);
-        let rows = sqlx::query(sql::CLAIM)
+        let query = sqlx::query(sql::CLAIM)
             .bind(self.group)
             .bind(from)
             .bind(i64::try_from(max.min(BATCH)).unwrap_or(i64::MAX))
             .bind(token)
-            .bind(seconds(lease))
-            .fetch_all(&self.shared.pool)
-            .await
-            .map_err(failed)?;
+            .bind(seconds(lease));
+        let rows = self.claims.fetch(query).await?;
         let deliveries: Result<Vec<_>, _> =
             rows.iter().map(|row| rows::delivery(row, token)).collect();
         let mut deliveries = deliveries.map_err(failed)?;
@@ -100,12 +111,11 @@ impl PostgresConsumer {
     }
 
     async fn look_for_the_lowest(&self, floor: i64) -> Result<(), QueueError> {
-        let row = sqlx::query(sql::LOWEST)
-            .bind(self.group)
-            .bind(floor)
-            .fetch_one(&self.shared.pool)
-            .await
-            .map_err(failed)?;
+        let query = sqlx::query(sql::LOWEST).bind(self.group).bind(floor);
+        let rows = self.claims.fetch(query).await?;
+        let Some(row) = rows.first() else {
+            return Ok(());
+        };
         let read = || Ok::<_, sqlx::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
         let (lowest, oldest, next) = read().map_err(failed)?;
         self.with_state(|state| state.cursor.looked(lowest, oldest, next));
@@ -113,12 +123,10 @@ impl PostgresConsumer {
     }
 
     async fn wake_delayed(&self) -> Result<(), QueueError> {
-        let row = sqlx::query(sql::WAKE_DELAYED)
-            .bind(self.group)
-            .fetch_one(&self.shared.pool)
-            .await
-            .map_err(failed)?;
-        let next: Option<f64> = row.try_get(1).map_err(failed)?;
+        let query = sqlx::query(sql::WAKE_DELAYED).bind(self.group);
+        let rows = self.claims.fetch(query).await?;
+        let next = rows.first().map(|row| row.try_get(1)).transpose();
+        let next: Option<f64> = next.map_err(failed)?.flatten();
         // Another consumer may be told of an earlier one.
         let next = next.and_then(|wait| Duration::try_from_secs_f64(wait).ok());
         let next = next.map_or(self.options.poll_interval, |wait| {
@@ -140,7 +148,8 @@ impl PostgresConsumer {
         receipts: &[&Receipt],
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<Settled, QueueError> {
-        let rows = query.fetch_all(&self.shared.pool).await.map_err(failed)?;
+        self.check_open()?;
+        let rows = self.settles.fetch(query).await?;
         if rows.len() == receipts.len() {
             return Ok(Settled::default());
         }
@@ -172,6 +181,7 @@ impl Consumer for PostgresConsumer {
                 reason: "it would be over before the message is there".to_owned(),
             });
         }
+        self.check_open()?;
         let deadline = Instant::now().checked_add(wait);
         let mut stopped = self.stopped.subscribe();
         let mut signs = self.shared.wake.watch(self.group);
@@ -307,6 +317,8 @@ impl Consumer for PostgresConsumer {
 
     async fn close(&self) -> Result<(), QueueError> {
         self.stop_receiving();
+        self.claims.close().await;
+        self.settles.close().await;
         Ok(())
     }
 }

@@ -28,6 +28,7 @@
 mod broker;
 mod consumer;
 mod cursor;
+mod line;
 mod queue;
 mod rows;
 mod sql;

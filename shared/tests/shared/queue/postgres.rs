@@ -59,8 +59,13 @@ impl Private {
             .setting("full_page_writes", "on");
         let postgres = Postgres::find_or_start(&options).await?;
         let schema = postgres.fresh_schema().await?;
+        let settings = PoolSettings {
+            // Some tests hold a transaction open on purpose.
+            idle_in_transaction_timeout: Duration::from_secs(300),
+            ..PoolSettings::default()
+        };
         Ok(Self {
-            pool: connect_lazy(schema.options(), &PoolSettings::default()),
+            pool: connect_lazy(schema.options(), &settings),
             postgres,
             schema,
             _folder: folder,
@@ -188,6 +193,7 @@ async fn a_long_snapshot_does_not_starve_it() -> Outcome {
         burn(&consumer, 1, 1).await;
     }
     // Sessions hand in their statistics when they end.
+    consumer.close().await.unwrap();
     broker.close().await;
     let vacuumed = sqlx::raw_sql("vacuum queue_messages").execute(&private.pool);
     vacuumed.await.unwrap();

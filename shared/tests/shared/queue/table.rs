@@ -15,7 +15,7 @@ const ROWS: &[&str] = &[
     "measured against",
     "durability of a publication",
     "after a crash of the consumer",
-    "redelivery after the lease",
+    "redelivery after the consumer took it",
     "lease",
     "a late acknowledgement",
     "attempts survive a crash of the consumer",
@@ -35,6 +35,7 @@ const ROWS: &[&str] = &[
     "a restart of the broker (killed)",
     "wake-up of a waiting consumer",
     "a wake-up that got lost",
+    "purge",
     "depth: ready, delayed, leased, dead, age",
 ];
 
@@ -128,12 +129,15 @@ fn write(broker: &str, column: &Column) {
     std::fs::write(file(broker), lines).unwrap();
 }
 
-/// Without the number of milliseconds.
+/// Without numbers of milliseconds.
 fn masked(value: &str) -> String {
-    match value.strip_suffix(" ms") {
-        Some(number) if number.bytes().all(|byte| byte.is_ascii_digit()) => "# ms".to_owned(),
-        _ => value.to_owned(),
+    let mut words: Vec<_> = value.split(' ').collect();
+    for at in 1..words.len() {
+        if words[at] == "ms" && words[at - 1].bytes().all(|byte| byte.is_ascii_digit()) {
+            words[at - 1] = "#";
+        }
     }
+    words.join(" ")
 }
 
 fn table() -> String {

@@ -87,24 +87,25 @@ async fn a_late_ack_is_fenced(lab: &Lab) -> Outcome {
 }
 
 async fn a_lease_that_is_extended_is_kept(lab: &Lab) -> Outcome {
+    let consumers = [lab.joined().await, lab.joined().await];
     lab.publish(&[Message::new("x")]).await;
-    let (holder, other) = (lab.consumer().await, lab.consumer().await);
     // Longer than the trial's own pauses on a busy machine.
     let lease = lab.fixture.lease() * 4;
-    let held = lab.some(&holder, 1, lease).await.remove(0);
+    let (number, held) = lab.whoever(&consumers, lease).await;
+    let (holder, other) = (&consumers[number], &consumers[1 - number]);
     let until = Instant::now() + lease * 2;
     while Instant::now() < until {
         let extended = holder
             .extend(std::slice::from_ref(&held.receipt), lease)
             .await;
         assert_eq!(extended.unwrap(), Settled::default());
-        lab.nothing(&other, lease / 8).await;
+        lab.nothing(other, lease / 8).await;
     }
     assert_eq!(
         holder.ack(&[held.receipt]).await.unwrap(),
         Settled::default()
     );
-    lab.nothing(&other, lease).await;
+    lab.nothing(other, lease).await;
     lab.measured(
         "lease",
         match lab.can.lease {
@@ -151,18 +152,18 @@ async fn a_release_burns_no_attempt(lab: &Lab) -> Outcome {
     if !lab.can.release_burns_no_attempt {
         return Err(lab.declared(row, "take an attempt back"));
     }
+    let consumers = [lab.joined().await, lab.joined().await];
     lab.publish(&[Message::new("x")]).await;
-    let (one, two) = (lab.consumer().await, lab.consumer().await);
-    for consumer in [&one, &two, &one] {
+    for _ in 0..3 {
         // A lease that does not end by itself meanwhile.
-        let taken = lab.some(consumer, 1, LIMIT * 2).await.remove(0);
+        let (number, taken) = lab.whoever(&consumers, LIMIT * 2).await;
         assert_eq!(taken.attempt, 1);
-        let released = consumer.release(&[taken.receipt]).await.unwrap();
+        let released = consumers[number].release(&[taken.receipt]).await.unwrap();
         assert_eq!(released, Settled::default());
     }
-    let last = lab.one(&two).await;
+    let (number, last) = lab.whoever(&consumers, LIMIT * 2).await;
     assert_eq!(last.attempt, 1);
-    let _ = two.ack(&[last.receipt]).await.unwrap();
+    let _ = consumers[number].ack(&[last.receipt]).await.unwrap();
     lab.measured(row, "yes");
     Ok(())
 }

@@ -98,6 +98,34 @@ impl Lab {
         self.consumer_of(GROUP).await
     }
 
+    /// A consumer that its group has let in, while the queue is empty: for trials that compare
+    /// times, and those that do not care which member gets a message.
+    pub(crate) async fn joined(&self) -> Arc<dyn Consumer> {
+        let consumer = self.consumer().await;
+        self.nothing(&consumer, self.fixture.joining()).await;
+        consumer
+    }
+
+    /// One message, and which of these consumers got it: where a part of the queue belongs to one
+    /// member, only that one does.
+    pub(crate) async fn whoever(
+        &self,
+        consumers: &[Arc<dyn Consumer>],
+        lease: Duration,
+    ) -> (usize, Delivery) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            for (number, consumer) in consumers.iter().enumerate() {
+                let wait = Duration::from_millis(100);
+                let mut came = consumer.receive(1, lease, wait).await.unwrap();
+                if let Some(delivery) = came.pop() {
+                    return (number, delivery);
+                }
+            }
+            assert!(Instant::now() < deadline, "nobody got it");
+        }
+    }
+
     pub(crate) async fn consumer_of(&self, group: &str) -> Arc<dyn Consumer> {
         self.queue.consumer(group, &self.options()).await.unwrap()
     }

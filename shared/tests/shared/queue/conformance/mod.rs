@@ -32,6 +32,11 @@ pub(crate) trait Fixture: Send + Sync {
     /// A lease that is short for this broker and yet far longer than a round trip.
     fn lease(&self) -> Duration;
 
+    /// How long a new member waits until its group lets it in, if it does.
+    fn joining(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Kills the broker and starts it again with its data, as after a power cut. `None` if it is
     /// not ours to kill.
     async fn restart(&self) -> Option<Result<(), End>> {

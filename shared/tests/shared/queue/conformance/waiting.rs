@@ -93,9 +93,9 @@ async fn a_delayed_message_is_never_early(lab: &Lab) -> Outcome {
         return Err(lab.declared(row, "delay a message"));
     };
     assert!(longest >= delay);
+    let consumer = lab.joined().await;
     let published = Instant::now();
     lab.publish(&[delayed, Message::new("now")]).await;
-    let consumer = lab.consumer().await;
     let first = lab.one(&consumer).await;
     assert_eq!(&first.message.payload[..], b"now");
     let _ = consumer.ack(&[first.receipt]).await.unwrap();
