@@ -13,6 +13,7 @@ mod download;
 mod guard;
 mod http;
 mod named;
+mod outbox;
 mod postgres;
 mod queue;
 mod redis;
@@ -36,6 +37,7 @@ fn main() -> std::process::ExitCode {
         redis::tests(),
         db::tests(),
         http::tests(),
+        outbox::tests(),
         queue::tests(),
         telemetry::tests(),
         telemetry_metrics::tests(),

@@ -101,6 +101,10 @@ pub(crate) fn play(role: &str) -> ExitCode {
             });
             return ExitCode::SUCCESS;
         }
+        crate::outbox::staging::ROLE => {
+            runtime.block_on(crate::outbox::staging::play());
+            return ExitCode::SUCCESS;
+        }
         "serve" => {
             let served = runtime.block_on(async {
                 let router = axum::Router::new().route("/health", get(async || "ok"));
