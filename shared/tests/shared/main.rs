@@ -12,6 +12,7 @@ mod db;
 mod download;
 mod guard;
 mod http;
+mod models;
 mod named;
 mod outbox;
 mod postgres;
@@ -37,6 +38,7 @@ fn main() -> std::process::ExitCode {
         redis::tests(),
         db::tests(),
         http::tests(),
+        models::tests(),
         outbox::tests(),
         queue::tests(),
         telemetry::tests(),
