@@ -12,6 +12,7 @@ mod db;
 mod download;
 mod guard;
 mod http;
+mod kills;
 mod models;
 mod named;
 mod outbox;
@@ -38,6 +39,7 @@ fn main() -> std::process::ExitCode {
         redis::tests(),
         db::tests(),
         http::tests(),
+        kills::tests(),
         models::tests(),
         outbox::tests(),
         queue::tests(),
