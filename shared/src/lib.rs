@@ -4,6 +4,7 @@
 
 pub mod db;
 pub mod http;
+pub mod outbox;
 pub mod queue;
 pub mod services;
 pub mod telemetry;

@@ -12,7 +12,10 @@ mod db;
 mod download;
 mod guard;
 mod http;
+mod kills;
+mod models;
 mod named;
+mod outbox;
 mod postgres;
 mod queue;
 mod redis;
@@ -36,6 +39,9 @@ fn main() -> std::process::ExitCode {
         redis::tests(),
         db::tests(),
         http::tests(),
+        kills::tests(),
+        models::tests(),
+        outbox::tests(),
         queue::tests(),
         telemetry::tests(),
         telemetry_metrics::tests(),

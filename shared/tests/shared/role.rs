@@ -101,6 +101,13 @@ pub(crate) fn play(role: &str) -> ExitCode {
             });
             return ExitCode::SUCCESS;
         }
+        crate::kills::worker::WORKER | crate::kills::worker::RELAY => {
+            return crate::kills::worker::play(role);
+        }
+        crate::outbox::staging::ROLE => {
+            runtime.block_on(crate::outbox::staging::play());
+            return ExitCode::SUCCESS;
+        }
         "serve" => {
             let served = runtime.block_on(async {
                 let router = axum::Router::new().route("/health", get(async || "ok"));
@@ -158,6 +165,10 @@ impl Role {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         line.split('|').map(|part| part.trim().to_owned()).collect()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// SIGKILL.

@@ -1,0 +1,149 @@
+//! Where each broker comes from, and how it is made to fail.
+//!
+//! Another broker is a line in each `match` here.
+
+use shared::services::{Options, Postgres, Redis, RedisOptions, Schema, Upstream};
+use tempfile::TempDir;
+
+use super::proxy::Proxy;
+use super::scene::Fault;
+use crate::postgres::{folder, options};
+use crate::support::End;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Postgres,
+    Redis,
+    RabbitMq,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Redis => "redis",
+            Self::RabbitMq => "rabbitmq",
+        }
+    }
+
+    /// RabbitMQ is the machine's own and not ours to crash.
+    pub(crate) fn faults(self) -> &'static [Fault] {
+        match self {
+            Self::Postgres | Self::Redis => {
+                &[Fault::Kill, Fault::Restart, Fault::Cut, Fault::Relay]
+            }
+            Self::RabbitMq => &[Fault::Kill, Fault::Cut, Fault::Relay],
+        }
+    }
+}
+
+/// A broker, and the PostgreSQL in which the workers keep their ledger. Dropped, both are gone.
+pub(crate) struct Broker {
+    postgres: Postgres,
+    ledger: Schema,
+    queue: Server,
+    proxy: Proxy,
+    _folder: TempDir,
+}
+
+enum Server {
+    /// In the same server as the ledger, in a schema of its own.
+    Postgres(Schema),
+    Redis(Redis),
+    /// By its login and virtual host: `guest:guest@` and `/%2f`.
+    RabbitMq {
+        login: String,
+        path: String,
+    },
+}
+
+impl Broker {
+    pub(crate) async fn start(kind: Kind) -> Result<Self, End> {
+        let folder = folder();
+        // It is killed, and what was committed must be there afterwards. What the machine loses
+        // when the power fails is another matter: `fsync` stays off.
+        let options: Options = options(&folder).setting("synchronous_commit", "on");
+        let postgres = Postgres::find_or_start(&options).await?;
+        let ledger = postgres.fresh_schema().await?;
+        let (queue, upstream) = match kind {
+            Kind::Postgres => {
+                let schema = postgres.fresh_schema().await?;
+                (Server::Postgres(schema), postgres.upstream())
+            }
+            Kind::Redis => {
+                let options = RedisOptions::from_env()
+                    .url(None)
+                    .folder(folder.path().join("services"))
+                    .append_only();
+                let redis = Redis::find_or_start(&options).await?;
+                let upstream = redis.upstream();
+                (Server::Redis(redis), upstream)
+            }
+            Kind::RabbitMq => rabbitmq().await?,
+        };
+        Ok(Self {
+            postgres,
+            ledger,
+            queue,
+            proxy: Proxy::start(upstream).await,
+            _folder: folder,
+        })
+    }
+
+    /// The broker's address, through the proxy.
+    pub(crate) fn url(&self) -> String {
+        let through = self.proxy.upstream();
+        match &self.queue {
+            Server::Postgres(schema) => schema.url(&through),
+            Server::Redis(_) => format!("redis://{through}"),
+            Server::RabbitMq { login, path } => format!("amqp://{login}{through}{path}"),
+        }
+    }
+
+    /// The ledger's address, which no cut reaches.
+    pub(crate) fn ledger_url(&self) -> String {
+        self.ledger.url(&self.postgres.upstream())
+    }
+
+    /// Kills the broker's processes and starts it again with what it had written.
+    pub(crate) async fn crash_and_restart(&self) -> Result<(), End> {
+        match &self.queue {
+            Server::Postgres(_) => {
+                self.postgres.kill().await?;
+                self.postgres.restart().await?;
+            }
+            Server::Redis(redis) => {
+                redis.kill().await?;
+                redis.restart().await?;
+            }
+            Server::RabbitMq { .. } => unreachable!("it is the machine's"),
+        }
+        Ok(())
+    }
+
+    /// Cuts every connection to the broker. How many there were.
+    pub(crate) fn cut(&self) -> usize {
+        self.proxy.cut()
+    }
+}
+
+/// `AMQP_URL`, or the one that usually runs.
+async fn rabbitmq() -> Result<(Server, Upstream), End> {
+    let url = std::env::var("AMQP_URL").unwrap_or("amqp://guest:guest@127.0.0.1:5672/%2f".into());
+    let rest = url
+        .strip_prefix("amqp://")
+        .expect("AMQP_URL begins with amqp://");
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (login, address) = match authority.rsplit_once('@') {
+        Some((login, address)) => (format!("{login}@"), address),
+        None => (String::new(), authority),
+    };
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, "5672"));
+    let upstream = Upstream::Tcp(host.to_owned(), port.parse().unwrap());
+    if let Err(error) = tokio::net::TcpStream::connect(format!("{host}:{port}")).await {
+        let reason = format!("no RabbitMQ at {host}:{port} ({error}): start one, or set AMQP_URL");
+        return Err(End::NoService(reason));
+    }
+    let path = path.to_owned();
+    Ok((Server::RabbitMq { login, path }, upstream))
+}
