@@ -3,9 +3,24 @@
 //! A backend adds a module with its fixture here and its `conformance::trials(…)` to `tests`.
 
 pub(crate) mod conformance;
+#[cfg(any(feature = "kafka", feature = "sqs"))]
+mod failing;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod postgres;
+#[cfg(feature = "sqs")]
+mod server;
+#[cfg(feature = "sqs")]
+mod sqs;
 pub(crate) mod table;
 
 pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
-    [postgres::tests()].into_iter().flatten().collect()
+    let tests = [
+        #[cfg(feature = "kafka")]
+        kafka::tests(),
+        postgres::tests(),
+        #[cfg(feature = "sqs")]
+        sqs::tests(),
+    ];
+    tests.into_iter().flatten().collect()
 }

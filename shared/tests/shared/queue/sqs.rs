@@ -1,0 +1,71 @@
+//! SQS's fixture: what `SQS_URL` names, or else moto, an emulation. Which one it was stands in the
+//! measurements.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::OnceCell;
+
+use super::conformance::{self, Fixture};
+use super::failing;
+use super::server::{self, Server};
+use crate::support::End;
+
+const ADVICE: &str = ".ci/run brokers installs it and runs this; or set SQS_URL=sqs+https://…";
+
+pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
+    let mut all = conformance::trials("sqs", || Box::pin(start()));
+    all.extend(failing::tests("sqs", || Box::pin(start())));
+    all
+}
+
+/// Shared by all trials: their queues have names of their own.
+struct Sqs {
+    url: String,
+}
+
+async fn start() -> Result<Box<dyn Fixture>, End> {
+    static MOTO: OnceCell<Server> = OnceCell::const_new();
+    let named = std::env::var("SQS_URL").ok();
+    let url = match named.filter(|url| !url.trim().is_empty()) {
+        Some(url) => url,
+        None => {
+            // The Python that moto is installed for is beside it.
+            let python = server::find("moto_server", ADVICE)?.with_file_name("python3");
+            let moto = MOTO.get_or_init(|| server::start(python, arguments));
+            let port = moto.await.port;
+            // The two settings keep clear of what moto does otherwise than SQS: see the backend's
+            // `Address::parse`.
+            format!(
+                "sqs+http://test:test@127.0.0.1:{port}?emulation=moto&fifo_batch=1&long_poll_s=0"
+            )
+        }
+    };
+    Ok(Box::new(Sqs { url }))
+}
+
+/// moto, one request after the other. Its own program serves several at a time without a lock, and
+/// then now and then hands out two messages of a key at once, which SQS never does.
+const ONE_BY_ONE: &str = "\
+import sys
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+app = DomainDispatcherApplication(create_backend_app)
+run_simple('127.0.0.1', int(sys.argv[1]), app, threaded=False)
+";
+
+fn arguments(port: u16) -> Vec<String> {
+    vec!["-c".to_owned(), ONE_BY_ONE.to_owned(), port.to_string()]
+}
+
+#[async_trait]
+impl Fixture for Sqs {
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// SQS knows whole seconds, and one is too short for a machine that is busy with other things.
+    fn lease(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+}
