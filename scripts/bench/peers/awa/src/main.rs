@@ -62,7 +62,13 @@ impl Contestant for Awa {
             .max_connections(CONNECTIONS)
             .connect(&flags.url)
             .await?;
-        awa::migrations::run(&pool).await?;
+        // On a thread of its own: the compiler cannot prove that this future may move between
+        // threads.
+        let migrated = pool.clone();
+        tokio::task::spawn_blocking(move || {
+            tokio::runtime::Handle::current().block_on(awa::migrations::run(&migrated))
+        })
+        .await??;
         // The first start on a new database switches it to the storage of version 0.6. Jobs that
         // were there before would keep it on the old one, and we enqueue first.
         let first = client(&pool, flags.concurrency, meter.clone())?;
