@@ -3,13 +3,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{Client, ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
@@ -69,8 +70,7 @@ impl Cluster {
         let admin = admin.map_err(|error| sorted(&error))?;
         let (asked, timeout) = (producer.clone(), options.timeout);
         let id = blocking(move || {
-            let metadata = asked.client().fetch_metadata(Some("__none"), timeout);
-            metadata.map_err(|error| sorted(&error))?;
+            metadata(asked.client(), Some("__none"), timeout)?;
             Ok(asked.client().fetch_cluster_id(timeout).unwrap_or_default())
         })
         .await?;
@@ -223,8 +223,7 @@ impl Cluster {
         blocking(move || {
             let asking: BaseProducer = config.create().map_err(|error| sorted(&error))?;
             for name in names {
-                let metadata = asking.client().fetch_metadata(Some(&name), timeout);
-                metadata.map_err(|error| sorted(&error))?;
+                metadata(asking.client(), Some(&name), timeout)?;
             }
             Ok(())
         })
@@ -239,8 +238,7 @@ impl Cluster {
     pub(super) async fn topics(&self) -> Result<Vec<String>, QueueError> {
         let (producer, timeout) = (self.producer.clone(), self.timeout());
         blocking(move || {
-            let metadata = producer.client().fetch_metadata(None, timeout);
-            let metadata = metadata.map_err(|error| sorted(&error))?;
+            let metadata = metadata(producer.client(), None, timeout)?;
             let names = metadata
                 .topics()
                 .iter()
@@ -255,8 +253,7 @@ impl Cluster {
         let (producer, timeout) = (self.producer.clone(), self.timeout());
         let name = topic.to_owned();
         blocking(move || {
-            let metadata = producer.client().fetch_metadata(Some(&name), timeout);
-            let metadata = metadata.map_err(|error| sorted(&error))?;
+            let metadata = metadata(producer.client(), Some(&name), timeout)?;
             let topic = metadata.topics().iter().find(|topic| topic.name() == name);
             let count = topic.map_or(0, |topic| topic.partitions().len());
             match i32::try_from(count) {
@@ -294,6 +291,31 @@ impl Cluster {
         if let Err(error) = flushed.await {
             tracing::warn!(%error, "not all that was published may have arrived");
         }
+    }
+}
+
+/// What the cluster tells about one topic, or about all. Blocks.
+///
+/// librdkafka gives a request up at once if its connection breaks, as one does that is opened while
+/// a broker starts or is very busy; asked again, it uses the next.
+fn metadata<C: ClientContext>(
+    client: &Client<C>,
+    topic: Option<&str>,
+    timeout: Duration,
+) -> Result<Metadata, QueueError> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match client.fetch_metadata(topic, left.max(Duration::from_millis(1))) {
+            Ok(metadata) => return Ok(metadata),
+            Err(error) => {
+                let error = sorted(&error);
+                if !error.is_transient() || Instant::now() >= deadline {
+                    return Err(error);
+                }
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

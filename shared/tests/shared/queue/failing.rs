@@ -247,7 +247,7 @@ async fn what_is_released_or_not_taken_up_can_be_had_again(world: &World) {
     let first = world.one(&consumer).await;
     assert!(
         consumer
-            .release(&[first.receipt.clone()])
+            .release(std::slice::from_ref(&first.receipt))
             .await
             .unwrap()
             .lost

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 use super::conformance::{self, Fixture};
 use super::failing;
@@ -22,10 +22,15 @@ pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
 /// Shared by all trials: their queues have names of their own.
 struct Sqs {
     url: String,
+    _turn: SemaphorePermit<'static>,
 }
+
+/// moto is slow: more trials at a time would wait for each other longer than their delays are.
+static TURNS: Semaphore = Semaphore::const_new(2);
 
 async fn start() -> Result<Box<dyn Fixture>, End> {
     static MOTO: OnceCell<Server> = OnceCell::const_new();
+    let turn = TURNS.acquire().await.unwrap();
     let named = std::env::var("SQS_URL").ok();
     let url = match named.filter(|url| !url.trim().is_empty()) {
         Some(url) => url,
@@ -41,7 +46,7 @@ async fn start() -> Result<Box<dyn Fixture>, End> {
             )
         }
     };
-    Ok(Box::new(Sqs { url }))
+    Ok(Box::new(Sqs { url, _turn: turn }))
 }
 
 /// moto, one request after the other. Its own program serves several at a time without a lock, and
