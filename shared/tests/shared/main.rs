@@ -12,10 +12,12 @@ mod db;
 mod download;
 mod guard;
 mod http;
+mod idempotency;
 mod named;
 mod postgres;
 mod queue;
 mod redis;
+mod resilience;
 mod role;
 mod support;
 mod telemetry;
@@ -36,7 +38,9 @@ fn main() -> std::process::ExitCode {
         redis::tests(),
         db::tests(),
         http::tests(),
+        idempotency::tests(),
         queue::tests(),
+        resilience::tests(),
         telemetry::tests(),
         telemetry_metrics::tests(),
         telemetry_traces::tests(),
