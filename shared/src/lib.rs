@@ -4,7 +4,9 @@
 
 pub mod db;
 pub mod http;
+pub mod idempotency;
 pub mod outbox;
 pub mod queue;
+pub mod resilience;
 pub mod services;
 pub mod telemetry;

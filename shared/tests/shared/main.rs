@@ -12,6 +12,7 @@ mod db;
 mod download;
 mod guard;
 mod http;
+mod idempotency;
 mod kills;
 mod models;
 mod named;
@@ -19,6 +20,7 @@ mod outbox;
 mod postgres;
 mod queue;
 mod redis;
+mod resilience;
 mod role;
 mod support;
 mod telemetry;
@@ -39,10 +41,12 @@ fn main() -> std::process::ExitCode {
         redis::tests(),
         db::tests(),
         http::tests(),
+        idempotency::tests(),
         kills::tests(),
         models::tests(),
         outbox::tests(),
         queue::tests(),
+        resilience::tests(),
         telemetry::tests(),
         telemetry_metrics::tests(),
         telemetry_traces::tests(),
