@@ -4,8 +4,14 @@
 
 pub(crate) mod conformance;
 mod postgres;
+mod rabbitmq;
+mod redis;
 pub(crate) mod table;
+mod traps;
 
 pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
-    [postgres::tests()].into_iter().flatten().collect()
+    [postgres::tests(), rabbitmq::tests(), redis::tests()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
