@@ -1,10 +1,12 @@
 //! Dead letters: a queue that people look into.
 //!
-//! AMQP knows no looking: messages are taken, and what was only looked at is given back to its place.
-//! Meanwhile somebody else who looks does not see it. A look costs what lies before it in the queue.
+//! AMQP knows no looking: messages are taken, and what was only looked at is given back. Meanwhile
+//! somebody else who looks does not see it. Whoever looks reads the whole queue, since what is given
+//! back lies behind what was not taken.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
@@ -41,59 +43,39 @@ impl Dead {
     ) -> Result<Vec<DeadLetter>, QueueError> {
         let queue = self.topology.dead(&self.shared.link, group).await?;
         let mut look = Look::begin(self, queue).await?;
-        let mut listed = Vec::new();
-        let mut seen = after.is_none();
-        while listed.len() < limit {
-            let Some((_, letter)) = look.next().await? else {
-                break;
-            };
+        // The ids sort by time; what was looked at before lies in the queue in another order.
+        let mut listed = BTreeMap::new();
+        while let Some((_, letter)) = look.next().await? {
             let Some(death) = letter.death else { continue };
-            if seen {
-                listed.push(DeadLetter {
-                    message: letter.message,
-                    attempts: Some(letter.attempts),
-                    reason: death.reason,
-                    died_at: Some(death.at),
-                    id: death.id,
-                });
-            } else {
-                seen = Some(death.id.as_str()) == after;
+            if after.is_some_and(|after| death.id.as_str() <= after) {
+                continue;
+            }
+            let dead = DeadLetter {
+                message: letter.message,
+                attempts: Some(letter.attempts),
+                reason: death.reason,
+                died_at: Some(death.at),
+                id: death.id,
+            };
+            listed.insert(dead.id.clone(), dead);
+            if listed.len() > limit {
+                listed.pop_last();
             }
         }
         look.end().await?;
-        Ok(listed)
+        Ok(listed.into_values().collect())
     }
 
     pub(super) async fn redrive(&self, group: &str, ids: &[String]) -> Result<usize, QueueError> {
-        let send = async |mut letter: Letter| {
-            let source = source_of(letter.message.key.as_deref());
-            (letter.attempts, letter.handed) = (0, true);
-            (letter.death, letter.due, letter.error) = (None, None, None);
-            letter.at = std::time::SystemTime::now();
-            let outgoing = Outgoing {
-                // To this group alone.
-                exchange: String::new(),
-                key: self.topology.queue(group, source),
-                properties: letter.properties(),
-                payload: letter.message.payload,
-            };
-            self.shared.publisher.send(&[outgoing]).await?;
-            Ok(())
-        };
-        self.remove(group, ids, send).await
+        self.remove(group, ids, Fate::Redriven).await
     }
 
     pub(super) async fn discard(&self, group: &str, ids: &[String]) -> Result<usize, QueueError> {
-        self.remove(group, ids, async |_| Ok(())).await
+        self.remove(group, ids, Fate::Discarded).await
     }
 
-    /// Takes these out of the queue, each after something was done with it.
-    async fn remove(
-        &self,
-        group: &str,
-        ids: &[String],
-        work: impl AsyncFn(Letter) -> Result<(), QueueError>,
-    ) -> Result<usize, QueueError> {
+    /// Takes these out of the queue.
+    async fn remove(&self, group: &str, ids: &[String], fate: Fate) -> Result<usize, QueueError> {
         let mut wanted: HashSet<&str> = ids.iter().map(String::as_str).collect();
         let queue = self.topology.dead(&self.shared.link, group).await?;
         let mut look = Look::begin(self, queue).await?;
@@ -104,7 +86,9 @@ impl Dead {
             };
             let id = letter.death.as_ref().map(|death| death.id.clone());
             if id.is_some_and(|id| wanted.remove(id.as_str())) {
-                work(letter).await?;
+                if fate == Fate::Redriven {
+                    self.send_again(group, letter).await?;
+                }
                 look.remove(tag).await?;
                 removed += 1;
             }
@@ -112,6 +96,28 @@ impl Dead {
         look.end().await?;
         Ok(removed)
     }
+
+    /// As if it were published now, to this group alone.
+    async fn send_again(&self, group: &str, mut letter: Letter) -> Result<(), QueueError> {
+        let source = source_of(letter.message.key.as_deref());
+        (letter.attempts, letter.handed) = (0, true);
+        (letter.death, letter.due, letter.error) = (None, None, None);
+        letter.at = SystemTime::now();
+        let outgoing = Outgoing {
+            exchange: String::new(),
+            key: self.topology.queue(group, source),
+            properties: letter.properties(),
+            payload: letter.message.payload,
+        };
+        Ok(self.shared.publisher.send(&[outgoing]).await?)
+    }
+}
+
+/// What becomes of a dead letter that is taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Redriven,
+    Discarded,
 }
 
 /// One look through a queue. If it is not ended its channel is closed, which ends it too.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::topology::{LANES, source_of};
+use super::topology::LANES;
 use super::wire::Letter;
 use crate::queue::{Delivery, Receipt};
 
@@ -269,22 +269,17 @@ fn read(receipt: &Receipt) -> (u32, u16, (u8, u64)) {
     ((token >> 24) as u32, (token >> 8) as u16, place)
 }
 
-/// Which source a message of ours must come from, for tests of the desk alone.
-#[cfg(test)]
-fn source(letter: &Letter) -> u8 {
-    source_of(letter.message.key.as_deref())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::queue::Message;
+    use crate::queue::rabbitmq::topology::source_of;
 
     fn arrive(desk: &mut Desk, tag: u64, key: Option<&str>, delay: Duration) {
         let mut message = Message::new(format!("{tag}")).delay(delay);
         message.key = key.map(str::to_owned);
         let letter = Letter::new(&message, SystemTime::now());
-        let source = source(&letter);
+        let source = source_of(letter.message.key.as_deref());
         desk.received(source, tag);
         desk.put(Held::new(letter, source, tag), Instant::now());
     }

@@ -11,9 +11,9 @@
 //! **Order.** A lane has a single active consumer, and that consumer hands out of each key one message
 //! at a time. A keyed message that failed or is not due waits in its consumer's hands, not settled, so
 //! that it keeps its place: the broker would put it behind later ones. The price: all lanes may go to
-//! the consumer that came first; a key that waits holds up its lane when as many messages as are sent
-//! ahead lie behind it; and of a keyed message the failures are counted by its consumer, so that they
-//! are forgotten with it.
+//! the consumer that came first; a key that waits holds up its lane when 64 messages, which are sent
+//! ahead, lie behind it; of a keyed message the failures are counted by its consumer, so that they are
+//! forgotten with it; and what was sent ahead to a consumer that closes has an attempt burnt.
 //!
 //! **Attempts.** The broker counts how often a message was sent to a consumer that went away, whether
 //! or not it was begun. Failures of messages without a key travel in a header.

@@ -11,7 +11,7 @@ use lapin::types::FieldTable;
 use tokio::task::JoinHandle;
 
 use super::hands::Hands;
-use super::topology::LANES;
+use super::topology::{LANE_AHEAD, LANES};
 use super::wire::Letter;
 use crate::queue::QueueError;
 
@@ -41,11 +41,11 @@ impl Session {
             let channel = link.channel().await?;
             session.channels.push(channel.clone());
             let ahead = match source {
-                0 => prefetch,
-                _ => prefetch / u16::from(LANES),
+                // 0 would be without limit.
+                0 => prefetch.max(1),
+                _ => LANE_AHEAD,
             };
-            // 0 would be without limit.
-            let qos = channel.basic_qos(ahead.max(1), BasicQosOptions::default());
+            let qos = channel.basic_qos(ahead, BasicQosOptions::default());
             link.within(qos).await?;
             hands.add_channel(channel.clone());
             let queue = hands.topology.queue(&hands.group, source);

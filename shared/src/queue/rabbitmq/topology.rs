@@ -20,6 +20,10 @@ use crate::queue::connect::without_password;
 /// into another lane, and its order would be gone.
 pub(super) const LANES: u8 = 4;
 
+/// How many messages of a lane are sent ahead. No setting either: the broker puts what a consumer
+/// gives back behind what the next one left there, so the next one must take it all.
+pub(super) const LANE_AHEAD: u16 = 64;
+
 /// The routing key of messages without a key.
 const FREE: &str = "free";
 
@@ -64,10 +68,7 @@ impl Address {
         // has; everybody means the default one.
         let (scheme, place) = address.split_once("://").unwrap_or(("amqp", address));
         let place = match place.split_once('/') {
-            Some((authority, "")) | None => {
-                let authority = place.trim_end_matches('/').to_owned();
-                format!("{authority}/%2f")
-            }
+            Some((_, "")) | None => format!("{}/%2f", place.trim_end_matches('/')),
             Some(_) => place.to_owned(),
         };
         let query = match rest.is_empty() {
@@ -164,8 +165,8 @@ impl Topology {
         let queue = format!("{}.{group}.dead", self.exchange);
         if !lock(&self.declared).contains(&queue) {
             let mut arguments = self.quorum();
-            // With a limit, which nobody reaches, what was only looked at goes back to its place;
-            // without one to the end.
+            // With a limit, which nobody reaches, what was only looked at is given back; without one
+            // it is written once more, which for every look would be a lot.
             let limit = AMQPValue::LongInt(i32::MAX);
             arguments.insert("x-delivery-limit".into(), limit);
             let channel = link.channel().await?;

@@ -81,7 +81,9 @@ impl Letter {
 
     pub(super) fn properties(&self) -> BasicProperties {
         let mut headers = FieldTable::default();
-        let mut put = |name: &str, value: AMQPValue| headers.insert(name.into(), value);
+        let mut put = |name: &str, value: AMQPValue| {
+            headers.insert(name.into(), value);
+        };
         for (name, value) in &self.message.headers {
             put(name, text(value));
         }
