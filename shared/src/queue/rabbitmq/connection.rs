@@ -93,7 +93,11 @@ pub(super) fn failed(error: &lapin::Error) -> QueueError {
     let (broker, reason) = (BROKER, error.to_string());
     let refused = match error.kind() {
         ErrorKind::ProtocolError(error) => match error.kind() {
-            AMQPErrorKind::Soft(soft) => !matches!(soft, AMQPSoftError::RESOURCELOCKED),
+            // What somebody deleted may be declared again, also by us.
+            AMQPErrorKind::Soft(soft) => !matches!(
+                soft,
+                AMQPSoftError::RESOURCELOCKED | AMQPSoftError::NOTFOUND
+            ),
             AMQPErrorKind::Hard(hard) => hard.get_id() >= 500 && hard.get_id() != 541,
         },
         ErrorKind::InvalidProtocolVersion(_) | ErrorKind::AuthProviderError(_) => true,

@@ -11,7 +11,7 @@ use super::consumer::RabbitConsumer;
 use super::dead::Dead;
 use super::hands::Hands;
 use super::publisher::{Outgoing, Unsent};
-use super::topology::{LANES, SHORTEST_WAIT, Topology, routing_key, source_of};
+use super::topology::{SHORTEST_WAIT, Topology, routing_key, source_of};
 use super::wire::Letter;
 use super::{BROKER, LARGEST_BYTES, LONGEST_KEYED_DELAY, Shared};
 use crate::queue::{
@@ -131,27 +131,16 @@ impl Queue for RabbitQueue {
         Ok(Arc::new(RabbitConsumer::open(hands, options).await?))
     }
 
-    /// What was sent ahead to a consumer is not counted, and what waits is not known.
+    /// The dead letters alone: of the rest AMQP tells only what was not sent ahead to a consumer yet.
     async fn depth(&self, group: &str) -> Result<Depth, QueueError> {
         check_name("group", group)?;
         let link = &self.shared.link;
-        self.topology.add_group(link, group).await?;
-        let mut queues: Vec<_> = (0..=LANES)
-            .map(|source| self.topology.queue(group, source))
-            .collect();
-        queues.push(self.topology.dead(link, group).await?);
+        let queue = self.topology.dead(link, group).await?;
         let channel = link.channel().await?;
-        let mut counts = Vec::with_capacity(queues.len());
-        for queue in &queues {
-            let options = QueueDeclareOptions::durable().passive();
-            let asking =
-                channel.queue_declare(queue.as_str().into(), options, FieldTable::default());
-            counts.push(u64::from(link.within(asking).await?.message_count()));
-        }
-        let dead = counts.pop();
+        let options = QueueDeclareOptions::durable().passive();
+        let asking = channel.queue_declare(queue.as_str().into(), options, FieldTable::default());
         Ok(Depth {
-            ready: Some(counts.iter().sum()),
-            dead,
+            dead: Some(u64::from(link.within(asking).await?.message_count())),
             ..Depth::default()
         })
     }
