@@ -8,17 +8,22 @@ mod failing;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod postgres;
+mod rabbitmq;
+mod redis;
 #[cfg(feature = "sqs")]
 mod server;
 #[cfg(feature = "sqs")]
 mod sqs;
 pub(crate) mod table;
+mod traps;
 
 pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
     let tests = [
         #[cfg(feature = "kafka")]
         kafka::tests(),
         postgres::tests(),
+        rabbitmq::tests(),
+        redis::tests(),
         #[cfg(feature = "sqs")]
         sqs::tests(),
     ];

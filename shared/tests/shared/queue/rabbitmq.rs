@@ -1,0 +1,211 @@
+//! RabbitMQ's fixture, and what only RabbitMQ can get wrong.
+//!
+//! The broker is the machine's own: it is never paused or restarted. What we make there has names of
+//! our own, and vanishes when nobody has used it for some minutes, whatever ended the test.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use shared::queue::{
+    ConnectOptions, ConsumerOptions, KeyOrder, LeaseKind, Message, Nack, QueueError, connect,
+};
+
+use super::conformance::{self, Fixture};
+use super::traps::{self, Cut};
+use crate::support::{End, Outcome, test};
+
+pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
+    let mut all = conformance::trials("rabbitmq", || Box::pin(Named::start()));
+    all.extend(traps::tests("rabbitmq", || Box::pin(Named::start())));
+    all.extend([
+        test(
+            "queue::rabbitmq::a_consumer_subscribes_again_after_its_connection_was_cut",
+            a_consumer_subscribes_again_after_its_connection_was_cut,
+        ),
+        test(
+            "queue::rabbitmq::what_is_held_for_a_lane_comes_back_in_its_order",
+            what_is_held_for_a_lane_comes_back_in_its_order,
+        ),
+        test(
+            "queue::rabbitmq::a_broker_that_refuses_is_one_clear_error",
+            a_broker_that_refuses_is_one_clear_error,
+        ),
+    ]);
+    all
+}
+
+/// Long enough for the slowest trial on a busy machine.
+const UNUSED_MS: u64 = 300_000;
+
+/// The broker that `AMQP_URL` names, or the one of this machine.
+struct Named {
+    address: String,
+    prefix: String,
+}
+
+impl Named {
+    async fn start() -> Result<Box<dyn Fixture>, End> {
+        Ok(Box::new(Self::find().await?))
+    }
+
+    async fn find() -> Result<Self, End> {
+        let variable = std::env::var("AMQP_URL").ok();
+        let address = variable.filter(|address| !address.is_empty());
+        let address = address.unwrap_or_else(|| "amqp://guest:guest@127.0.0.1:5672".to_owned());
+        let named = Self {
+            address,
+            prefix: format!("kata-test-{:08x}.", rand::random::<u32>()),
+        };
+        match connect(&named.url(), &ConnectOptions::default()).await {
+            Ok(broker) => broker.close().await,
+            Err(error @ QueueError::Unavailable { .. }) => {
+                return Err(End::NoService(format!(
+                    "{error}\nStart RabbitMQ, or name one in AMQP_URL."
+                )));
+            }
+            Err(error) => panic!("{error}"),
+        }
+        Ok(named)
+    }
+
+    /// The address through something else.
+    fn through(&self, port: u16) -> String {
+        let url = self.url();
+        let (login, _) = url.rsplit_once('@').unwrap();
+        format!("{login}@127.0.0.1:{port}?{}", self.parameters())
+    }
+
+    fn upstream(&self) -> String {
+        let (_, rest) = self.address.rsplit_once('@').unwrap();
+        rest.split('/').next().unwrap().to_owned()
+    }
+
+    fn parameters(&self) -> String {
+        format!("prefix={}&expires_ms={UNUSED_MS}", self.prefix)
+    }
+}
+
+#[async_trait]
+impl Fixture for Named {
+    fn url(&self) -> String {
+        format!("{}?{}", self.address, self.parameters())
+    }
+
+    fn lease(&self) -> Duration {
+        Duration::from_millis(400)
+    }
+}
+
+async fn a_consumer_subscribes_again_after_its_connection_was_cut() -> Outcome {
+    let named = Named::find().await?;
+    let direct = connect(&named.url(), &ConnectOptions::default())
+        .await
+        .unwrap();
+    let queue = direct.queue("cut", &["g"]).await.unwrap();
+    let cut = Cut::before(&named.upstream()).await;
+    let broker = connect(&named.through(cut.port()), &ConnectOptions::default())
+        .await
+        .unwrap();
+    let theirs = broker.queue("cut", &["g"]).await.unwrap();
+    let consumer = theirs
+        .consumer("g", &ConsumerOptions::default())
+        .await
+        .unwrap();
+    queue.publish(&[Message::new("x")]).await.unwrap();
+    let first = traps::one(&consumer).await;
+    cut.cut();
+    let second = traps::one(&consumer).await;
+    assert_eq!(second.message.id, first.message.id);
+    assert_eq!(second.attempt, 2, "the broker counted the one that was cut");
+    assert!(second.redelivered);
+    // The old receipt is of channels that are gone.
+    let late = consumer.ack(&[first.receipt.clone()]).await.unwrap();
+    assert_eq!(late.lost, [first.receipt]);
+    assert!(
+        consumer
+            .ack(&[second.receipt])
+            .await
+            .unwrap()
+            .lost
+            .is_empty()
+    );
+    // Publishing goes on too, over a new connection, after one error at most.
+    cut.cut();
+    let message = Message::new("y");
+    let published = theirs.publish(std::slice::from_ref(&message)).await;
+    if published.is_err() {
+        theirs
+            .publish(std::slice::from_ref(&message))
+            .await
+            .unwrap();
+    }
+    assert_eq!(traps::one(&consumer).await.message.id, message.id);
+    queue.delete().await.unwrap();
+    Ok(())
+}
+
+/// The broker puts a message that is refused behind those that its consumer has, and what one
+/// consumer gives back behind what the next one left. So we never refuse, and the next takes it all.
+async fn what_is_held_for_a_lane_comes_back_in_its_order() -> Outcome {
+    let named = Named::find().await?;
+    let broker = connect(&named.url(), &ConnectOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(broker.capabilities().key_order, KeyOrder::Strict);
+    assert_eq!(broker.capabilities().lease, LeaseKind::Connection);
+    let queue = broker.queue("lane", &["g"]).await.unwrap();
+    let sent: Vec<_> = (0..200)
+        .map(|n| Message::new(format!("{n}")).key("k"))
+        .collect();
+    queue.publish(&sent).await.unwrap();
+    let mut left = sent.iter();
+    for (done, prefetch) in [(0, 256), (3, 8), (70, 500), (1, 1)] {
+        let options = ConsumerOptions::default().prefetch(prefetch);
+        let dying = queue.consumer("g", &options).await.unwrap();
+        for message in left.by_ref().take(done) {
+            let delivery = traps::one(&dying).await;
+            assert_eq!(delivery.message.id, message.id);
+            let settled = dying.ack(&[delivery.receipt]).await.unwrap();
+            assert!(settled.lost.is_empty());
+        }
+        let nack = Nack {
+            receipt: traps::one(&dying).await.receipt,
+            delay: Duration::from_secs(600),
+            error: "not now".to_owned(),
+        };
+        assert!(dying.nack(&[nack]).await.unwrap().lost.is_empty());
+        drop(dying);
+    }
+    let heir = queue
+        .consumer("g", &ConsumerOptions::default())
+        .await
+        .unwrap();
+    for message in left {
+        let delivery = traps::one(&heir).await;
+        assert_eq!(delivery.message.id, message.id);
+        assert!(heir.ack(&[delivery.receipt]).await.unwrap().lost.is_empty());
+    }
+    queue.delete().await.unwrap();
+    Ok(())
+}
+
+async fn a_broker_that_refuses_is_one_clear_error() -> Outcome {
+    let named = Named::find().await?;
+    let wrong = format!("amqp://nobody:secret@{}", named.upstream());
+    let error = connect(&wrong, &ConnectOptions::default())
+        .await
+        .err()
+        .unwrap();
+    assert!(!error.is_transient(), "{error}");
+    assert!(!error.to_string().contains("secret"), "{error}");
+    let closed = traps::closed_port().await;
+    let error = connect(
+        &format!("amqp://127.0.0.1:{closed}"),
+        &ConnectOptions::default(),
+    )
+    .await
+    .err()
+    .unwrap();
+    assert!(error.is_transient(), "{error}");
+    Ok(())
+}
