@@ -348,7 +348,7 @@ impl Publisher {
         self.published += 1;
         let job = Job {
             seq: self.next[key],
-            is_bad: self.published % BAD == 0,
+            is_bad: self.published.is_multiple_of(BAD),
         };
         self.next[key] += 1;
         Message::json(&job).unwrap().key(format!("key-{key}"))

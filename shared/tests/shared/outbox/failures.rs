@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shared::outbox::{discard, lag, retry, stuck};
 use shared::queue::{Backoff, Message, QueueError};
@@ -20,6 +20,9 @@ tests![
     a_parked_event_goes_on_by_itself,
     nothing_is_left_behind_when_operators_and_relays_race,
 ];
+
+/// Long even for a machine that is busy with other things.
+const LONG: Duration = Duration::from_secs(60);
 
 fn too_large() -> QueueError {
     QueueError::TooLarge {
@@ -135,9 +138,10 @@ async fn an_event_that_fails_while_others_go_through_is_stuck_in_the_end() -> Ou
     let mut relay = outbox.relay_with(&queue, |options| options.max_attempts = 3);
     outbox.stage(&[event("bad", 1), event("bad", 2)]).await;
     let mut n = 0;
+    let deadline = Instant::now() + LONG;
     while stuck(&outbox.pool, 0, 1).await.unwrap().is_empty() {
         n += 1;
-        assert!(n < 200, "never stuck");
+        assert!(Instant::now() < deadline, "never stuck");
         outbox.stage(&[event("a", n), event("b", n)]).await;
         let before = queue.taken().len();
         while queue.taken().len() < before + 2 {
@@ -162,11 +166,10 @@ async fn an_event_that_uses_up_all_the_time_does_not_block_others() -> Outcome {
     let mut relay = outbox.relay_with(&queue, |options| {
         options.lease = Duration::from_millis(200);
     });
-    let mut steps = 0;
+    let deadline = Instant::now() + LONG;
     while queue.of_key("a").len() < 8 {
         relay.step().await.unwrap();
-        steps += 1;
-        assert!(steps < 500, "{:?}", queue.texts());
+        assert!(Instant::now() < deadline, "{:?}", queue.texts());
     }
     assert_eq!(queue.of_key("bad"), [""; 0]);
     Ok(())
@@ -291,13 +294,9 @@ async fn nothing_is_left_behind_when_operators_and_relays_race() -> Outcome {
             .await;
     }
     until("all good ones are published", || queue.taken().len() >= 160).await;
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + LONG;
     while outbox.number("select count(*) from outbox_events").await > 0 {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "{:?}",
-            lag(&outbox.pool).await
-        );
+        assert!(Instant::now() < deadline, "{:?}", lag(&outbox.pool).await);
         tokio::task::yield_now().await;
     }
     done.store(true, Ordering::Relaxed);
