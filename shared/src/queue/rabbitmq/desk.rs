@@ -76,7 +76,7 @@ pub(super) struct Desk {
 #[derive(Debug)]
 enum Resting {
     Key(String),
-    Free(Held),
+    Free(Box<Held>),
 }
 
 impl Desk {
@@ -109,7 +109,7 @@ impl Desk {
         let Some(key) = held.key().map(str::to_owned) else {
             return match held.wait(now).is_zero() {
                 true => self.free.push_back(held),
-                false => self.rest(now + held.wait(now), Resting::Free(held)),
+                false => self.rest(now + held.wait(now), Resting::Free(Box::new(held))),
             };
         };
         match self.keys.get_mut(&key) {
@@ -179,7 +179,7 @@ impl Desk {
                 self.schedule(key, now);
             }
             None if held.wait(now).is_zero() => self.free.push_front(held),
-            None => self.rest(now + held.wait(now), Resting::Free(held)),
+            None => self.rest(now + held.wait(now), Resting::Free(Box::new(held))),
         }
     }
 
@@ -204,7 +204,7 @@ impl Desk {
         let mut all: Vec<Held> = self.free.drain(..).collect();
         for (_, resting) in std::mem::take(&mut self.resting) {
             if let Resting::Free(held) = resting {
-                all.push(held);
+                all.push(*held);
             }
         }
         all
@@ -237,7 +237,7 @@ impl Desk {
             }
             match first.remove() {
                 Resting::Key(key) => self.runnable.push_back(key),
-                Resting::Free(held) => self.free.push_back(held),
+                Resting::Free(held) => self.free.push_back(*held),
             }
         }
     }
