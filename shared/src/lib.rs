@@ -4,7 +4,6 @@
 
 pub mod db;
 pub mod http;
-pub mod idempotency;
 pub mod queue;
 pub mod resilience;
 pub mod services;

@@ -12,7 +12,6 @@ mod db;
 mod download;
 mod guard;
 mod http;
-mod idempotency;
 mod named;
 mod postgres;
 mod queue;
@@ -38,7 +37,6 @@ fn main() -> std::process::ExitCode {
         redis::tests(),
         db::tests(),
         http::tests(),
-        idempotency::tests(),
         queue::tests(),
         resilience::tests(),
         telemetry::tests(),
