@@ -4,6 +4,7 @@
 
 pub mod db;
 pub mod http;
+pub mod idempotency;
 pub mod queue;
 pub mod resilience;
 pub mod services;

@@ -12,6 +12,7 @@ mod db;
 mod download;
 mod guard;
 mod http;
+mod idempotency;
 mod named;
 mod postgres;
 mod queue;
@@ -37,6 +38,7 @@ fn main() -> std::process::ExitCode {
         redis::tests(),
         db::tests(),
         http::tests(),
+        idempotency::tests(),
         queue::tests(),
         resilience::tests(),
         telemetry::tests(),
