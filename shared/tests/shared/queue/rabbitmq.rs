@@ -119,7 +119,10 @@ async fn a_consumer_subscribes_again_after_its_connection_was_cut() -> Outcome {
     assert_eq!(second.attempt, 2, "the broker counted the one that was cut");
     assert!(second.redelivered);
     // The old receipt is of channels that are gone.
-    let late = consumer.ack(&[first.receipt.clone()]).await.unwrap();
+    let late = consumer
+        .ack(std::slice::from_ref(&first.receipt))
+        .await
+        .unwrap();
     assert_eq!(late.lost, [first.receipt]);
     assert!(
         consumer

@@ -163,7 +163,7 @@ async fn prefetch_batches_and_failures_keep_the_order_of_a_key(queue: Arc<dyn Qu
                     }
                     let number: usize = text(&delivery).parse().unwrap();
                     // Every fifth fails the first time, and is done the second.
-                    if (number + member) % 5 == 0 && delivery.attempt == 1 {
+                    if (number + member).is_multiple_of(5) && delivery.attempt == 1 {
                         failed.push(key);
                         nacks.push(Nack {
                             receipt: delivery.receipt,
