@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{Client, ClientContext, DefaultClientContext};
@@ -15,7 +15,7 @@ use rdkafka::producer::{BaseProducer, DeliveryFuture, FutureProducer, FutureReco
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::address::Address;
-use super::error::{code, sorted, unavailable};
+use super::error::{asked, code, sorted, unavailable};
 use super::member::Member;
 use super::{BROKER, LARGEST_BYTES, blocking};
 use crate::queue::{ConnectOptions, QueueError};
@@ -68,10 +68,10 @@ impl Cluster {
         let producer: FutureProducer = config.create().map_err(|error| sorted(&error))?;
         let admin = base_config(&address, &options).create();
         let admin = admin.map_err(|error| sorted(&error))?;
-        let (asked, timeout) = (producer.clone(), options.timeout);
+        let (first, timeout) = (producer.clone(), options.timeout);
         let id = blocking(move || {
-            metadata(asked.client(), Some("__none"), timeout)?;
-            Ok(asked.client().fetch_cluster_id(timeout).unwrap_or_default())
+            metadata(first.client(), Some("__none"), timeout)?;
+            Ok(first.client().fetch_cluster_id(timeout).unwrap_or_default())
         })
         .await?;
         Ok(Arc::new(Self {
@@ -295,28 +295,12 @@ impl Cluster {
 }
 
 /// What the cluster tells about one topic, or about all. Blocks.
-///
-/// librdkafka gives a request up at once if its connection breaks, as one does that is opened while
-/// a broker starts or is very busy; asked again, it uses the next.
 fn metadata<C: ClientContext>(
     client: &Client<C>,
     topic: Option<&str>,
     timeout: Duration,
 ) -> Result<Metadata, QueueError> {
-    let deadline = Instant::now() + timeout;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match client.fetch_metadata(topic, left.max(Duration::from_millis(1))) {
-            Ok(metadata) => return Ok(metadata),
-            Err(error) => {
-                let error = sorted(&error);
-                if !error.is_transient() || Instant::now() >= deadline {
-                    return Err(error);
-                }
-            }
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    asked(timeout, |left| client.fetch_metadata(topic, left))
 }
 
 fn base_config(address: &Address, options: &ConnectOptions) -> ClientConfig {

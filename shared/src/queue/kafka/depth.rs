@@ -9,7 +9,7 @@ use rdkafka::{Message as _, Offset, TopicPartitionList};
 use super::blocking;
 use super::cluster::Cluster;
 use super::consumer::group_id;
-use super::error::sorted;
+use super::error::asked;
 use super::marks::{Mark, Marks};
 use super::record::{self, now_ms};
 use super::scan::{Stretch, bounds, reader, scan};
@@ -164,8 +164,7 @@ fn known(
 ) -> Result<Vec<(i32, Option<Marks>)>, QueueError> {
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, partitions - 1);
-    let committed = reader.committed_offsets(list, timeout);
-    let committed = committed.map_err(|error| sorted(&error))?;
+    let committed = asked(timeout, |left| reader.committed_offsets(list.clone(), left))?;
     let known = committed.elements().into_iter().map(|element| {
         let marks = match element.offset() {
             Offset::Offset(base) => Some(Marks::read(base, element.metadata())),

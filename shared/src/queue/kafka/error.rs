@@ -1,5 +1,7 @@
 //! librdkafka's errors as decisions.
 
+use std::time::{Duration, Instant};
+
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::BROKER;
@@ -25,6 +27,25 @@ pub(super) fn sorted(error: &KafkaError) -> QueueError {
             broker: BROKER,
             reason,
         },
+    }
+}
+
+/// Asks for something that may be asked for twice, until there is an answer or no time left. Blocks.
+///
+/// librdkafka gives a request up at once if its connection breaks, as one does that is opened while
+/// a broker starts or is very busy; asked again, it uses the next.
+pub(super) fn asked<T>(
+    timeout: Duration,
+    mut ask: impl FnMut(Duration) -> Result<T, KafkaError>,
+) -> Result<T, QueueError> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match ask(left.max(Duration::from_millis(1))).map_err(|error| sorted(&error)) {
+            Err(error) if error.is_transient() && Instant::now() < deadline => {}
+            answer => return answer,
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

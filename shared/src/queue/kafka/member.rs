@@ -274,6 +274,10 @@ impl Member {
                     | Code::CoordinatorNotAvailable
                     | Code::WaitingForCoordinator
                     | Code::AssignmentLost
+                    // A connection broke. To commit the same twice does no harm.
+                    | Code::BrokerTransportFailure
+                    | Code::OperationTimedOut
+                    | Code::RequestTimedOut
             )
         );
         match passes {

@@ -8,7 +8,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 
 use super::cluster::Cluster;
-use super::error::{sorted, unavailable};
+use super::error::{asked, sorted, unavailable};
 use crate::queue::QueueError;
 
 /// From one offset to before another.
@@ -34,8 +34,9 @@ pub(super) fn bounds(
     partition: i32,
     timeout: Duration,
 ) -> Result<(i64, i64), QueueError> {
-    let bounds = reader.fetch_watermarks(topic, partition, timeout);
-    bounds.map_err(|error| sorted(&error))
+    asked(timeout, |left| {
+        reader.fetch_watermarks(topic, partition, left)
+    })
 }
 
 /// Calls `see` with each record, in the order of each partition. Blocks.
