@@ -5,11 +5,11 @@
 //! - A claim, an acknowledgement and a publication are one statement each, for a whole batch.
 //! - A message without a key is in one index. A claim changes no column that is in an index, so it
 //!   touches none; what is delayed or held back is in no index that a claim reads.
-//! - A claim does not begin where the table begins but where the last one was ([`cursor`]), so that
+//! - A claim does not begin where the table begins but where the last one was (`cursor.rs`), so that
 //!   a long snapshot, which keeps dead rows from being removed, does not starve it.
 //! - `notify` takes a lock on the whole database while its transaction commits. So no publication
 //!   notifies: a task of its own does, a few times a hundredth of a second at most, for all that was
-//!   published since ([`wake`]). Should it get lost, consumers look by themselves.
+//!   published since (`wake.rs`). Should it get lost, consumers look by themselves.
 //!
 //! # Order by key
 //!
