@@ -52,9 +52,10 @@ async fn a_group_sees_what_came_before_it_only_if_that_is_declared(lab: &Lab) ->
     if !lab.can.groups {
         return Err(lab.declared(row, "have another group"));
     }
-    lab.publish(&[Message::new("before")]).await;
+    // Of one key, since without one nobody promises which comes first.
+    lab.publish(&[Message::new("before").key("k")]).await;
     let late = lab.consumer_of("late").await;
-    lab.publish(&[Message::new("after")]).await;
+    lab.publish(&[Message::new("after").key("k")]).await;
     let first = lab.one(&late).await;
     let expected: &[u8] = match lab.can.groups_see_the_past {
         true => b"before",
