@@ -2,7 +2,7 @@
 //!
 //! Another broker is a line in each `match` here.
 
-use shared::services::{Options, Postgres, Redis, RedisOptions, Schema, Upstream};
+use shared::services::{Keyspace, Options, Postgres, Redis, RedisOptions, Schema, Upstream};
 use tempfile::TempDir;
 
 use super::proxy::Proxy;
@@ -49,7 +49,7 @@ pub(crate) struct Broker {
 enum Server {
     /// In the same server as the ledger, in a schema of its own.
     Postgres(Schema),
-    Redis(Redis),
+    Redis(Redis, Keyspace),
     /// By its login and virtual host: `guest:guest@` and `/%2f`.
     RabbitMq {
         login: String,
@@ -77,7 +77,8 @@ impl Broker {
                     .append_only();
                 let redis = Redis::find_or_start(&options).await?;
                 let upstream = redis.upstream();
-                (Server::Redis(redis), upstream)
+                let keyspace = redis.fresh_keyspace().await?;
+                (Server::Redis(redis, keyspace), upstream)
             }
             Kind::RabbitMq => rabbitmq().await?,
         };
@@ -95,7 +96,7 @@ impl Broker {
         let through = self.proxy.upstream();
         match &self.queue {
             Server::Postgres(schema) => schema.url(&through),
-            Server::Redis(_) => format!("redis://{through}"),
+            Server::Redis(_, keyspace) => keyspace.url_through(&through),
             Server::RabbitMq { login, path } => format!("amqp://{login}{through}{path}"),
         }
     }
@@ -112,7 +113,7 @@ impl Broker {
                 self.postgres.kill().await?;
                 self.postgres.restart().await?;
             }
-            Server::Redis(redis) => {
+            Server::Redis(redis, _) => {
                 redis.kill().await?;
                 redis.restart().await?;
             }

@@ -38,6 +38,8 @@ pub(super) struct Run {
     pub(super) hits: usize,
     /// Messages that the broker has said it has.
     pub(super) accepted: Vec<Uuid>,
+    /// Those that fail whenever they are tried.
+    pub(super) bad: HashSet<Uuid>,
     pub(super) effects: Vec<Effect>,
     pub(super) starts: Vec<Start>,
     pub(super) dead: Vec<Uuid>,
@@ -53,6 +55,8 @@ pub(super) struct Report {
     done: usize,
     dead: usize,
     lost: Vec<Uuid>,
+    /// Good ones among the dead letters that never had their effect.
+    given_up: Vec<Uuid>,
     twice: Vec<Uuid>,
     disorder: Vec<String>,
     /// Deliveries of a message whose effect had happened.
@@ -105,6 +109,11 @@ impl Report {
                 .filter(|id| !effects.contains_key(id) && !dead.contains(id))
                 .copied()
                 .collect(),
+            given_up: dead
+                .iter()
+                .filter(|id| !run.bad.contains(id) && !effects.contains_key(id))
+                .copied()
+                .collect(),
             twice: twice.map(|(id, _)| *id).collect(),
             disorder,
             again,
@@ -123,6 +132,7 @@ impl Report {
 
     pub(super) fn is_right(&self) -> bool {
         self.lost.is_empty()
+            && self.given_up.is_empty()
             && self.twice.is_empty()
             && self.disorder.is_empty()
             && self.run.left_over.is_none()
@@ -169,6 +179,7 @@ impl Report {
             "again": self.again,
             "interrupted": self.interrupted,
             "lost": self.lost.len(),
+            "given_up": self.given_up.len(),
             "twice": self.twice.len(),
             "disorder": self.disorder.len(),
             "seconds": run.took.as_secs_f64(),
@@ -213,6 +224,9 @@ impl fmt::Display for Report {
         if !self.lost.is_empty() {
             writeln!(f, "lost: {}", some(&self.lost))?;
         }
+        if !self.given_up.is_empty() {
+            writeln!(f, "good and given up: {}", some(&self.given_up))?;
+        }
         if !self.twice.is_empty() {
             writeln!(f, "effect twice: {}", some(&self.twice))?;
         }
@@ -235,6 +249,7 @@ impl fmt::Display for Report {
 tests![
     what_is_right_is_found_right,
     a_lost_message_is_found,
+    a_good_message_that_was_given_up_is_found,
     a_second_effect_is_found,
     an_overtaken_message_is_found,
     a_run_without_a_fault_that_hit_shows_nothing,
@@ -254,6 +269,7 @@ fn right() -> Run {
         hits: 1,
         effects: [0, 3, 4, 1, 5].map(effect).to_vec(),
         dead: vec![ids[2]],
+        bad: HashSet::from([ids[2]]),
         accepted: ids,
         ..Run::default()
     }
@@ -279,6 +295,16 @@ async fn a_lost_message_is_found() -> Outcome {
         assert!(!report.is_right(), "{report}");
         assert_eq!(report.lost, [id]);
     }
+    Ok(())
+}
+
+async fn a_good_message_that_was_given_up_is_found() -> Outcome {
+    let mut run = right();
+    let given_up = run.effects.pop().unwrap().message;
+    run.dead.push(given_up);
+    let report = Report::of(run);
+    assert!(!report.is_right() && report.lost.is_empty(), "{report}");
+    assert_eq!(report.given_up, [given_up]);
     Ok(())
 }
 

@@ -126,12 +126,7 @@ impl Scene {
             ledger_url: broker.ledger_url(),
             naive: self.naive,
         };
-        let queue = match open(&orders).await {
-            Err(error @ QueueError::Unsupported { .. }) => {
-                return Err(End::Skip(error.to_string()));
-            }
-            opened => opened.unwrap(),
-        };
+        let queue = open(&orders).await.unwrap();
         let guard = DeleteQueue(Some(Arc::clone(&queue)));
         println!(
             "{}, {}: KATA_SEED={}",
@@ -145,6 +140,7 @@ impl Scene {
             rng: StdRng::seed_from_u64(self.seed),
             next: [0; KEYS],
             accepted: Vec::new(),
+            bad: HashSet::new(),
             published: 0,
         };
         let is_staged = self.fault == Fault::Relay;
@@ -152,13 +148,13 @@ impl Scene {
             let (queue, ledger) = (Arc::clone(&queue), ledger.clone());
             async move {
                 publisher.run(&*queue, &ledger, is_staged, stopped).await;
-                publisher.accepted
+                (publisher.accepted, publisher.bad)
             }
         });
         let mut workers = Workers::start(&orders, is_staged);
         let (faults, hits) = self.inflict(&broker, &ledger, &mut workers).await?;
         stop.send_replace(true);
-        let accepted = publishing.await.unwrap();
+        let (accepted, bad) = publishing.await.unwrap();
         let (dead, left_over) = drain(&*queue, &ledger, &accepted).await;
         drop(workers);
         let run = Run {
@@ -169,6 +165,7 @@ impl Scene {
             faults,
             hits,
             accepted,
+            bad,
             effects: ledger.effects().await.unwrap(),
             starts: ledger.starts().await.unwrap(),
             dead,
@@ -308,6 +305,7 @@ struct Publisher {
     rng: StdRng,
     next: [i32; KEYS],
     accepted: Vec<Uuid>,
+    bad: HashSet<Uuid>,
     published: usize,
 }
 
@@ -351,7 +349,11 @@ impl Publisher {
             is_bad: self.published.is_multiple_of(BAD),
         };
         self.next[key] += 1;
-        Message::json(&job).unwrap().key(format!("key-{key}"))
+        let message = Message::json(&job).unwrap().key(format!("key-{key}"));
+        if job.is_bad {
+            self.bad.insert(message.id);
+        }
+        message
     }
 }
 

@@ -27,8 +27,12 @@ const RELAY_LEASE: Duration = Duration::from_secs(1);
 /// How long the jobs of a worker that was killed wait.
 pub(super) const LEASE: Duration = Duration::from_secs(2);
 
-/// More than the kills of one run can burn, with luck, and soon reached by a job that always fails.
-const ATTEMPTS: u32 = 6;
+/// More than the faults of a run can burn: each death counts as an attempt of all that the worker
+/// had taken. So a good job is never given up, and the judge finds it if one is.
+const ATTEMPTS: u32 = 10_000;
+
+/// After so many attempts a bad job is given up by its handler.
+const ATTEMPTS_OF_A_BAD_JOB: u32 = 3;
 
 /// What a worker is told.
 #[derive(Debug, Clone)]
@@ -151,7 +155,10 @@ async fn handle(ledger: &Ledger, delivery: &Delivery, naive: bool) -> Result<(),
     tokio::time::sleep(work).await;
     if job.is_bad {
         ledger.fail(start).await?;
-        return Err(Failure::retry("a bad job"));
+        return Err(match delivery.attempt >= ATTEMPTS_OF_A_BAD_JOB {
+            true => Failure::dead("a bad job"),
+            false => Failure::retry("a bad job"),
+        });
     }
     let key = message.key.as_deref().unwrap_or_default();
     ledger.act(start, message.id, key, job.seq, naive).await?;
