@@ -1,17 +1,18 @@
 //! A member of a group: takes deliveries and settles them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::desk::Held;
+use super::desk::{Desk, Held};
 use super::hands::Hands;
 use super::publisher::Outgoing;
 use super::session::Session;
+use super::topology::lock;
 use super::wire::{self, Death};
 use super::{BROKER, LONGEST_KEYED_DELAY};
 use crate::queue::{Consumer, ConsumerOptions, Delivery, Nack, QueueError, Receipt, Settled};
@@ -21,23 +22,43 @@ pub(super) struct RabbitConsumer {
     prefetch: u16,
     poll_interval: Duration,
     session: Mutex<Option<Session>>,
+    presence: StdMutex<Presence>,
     stopped: AtomicBool,
     closed: AtomicBool,
 }
 
+/// Whether anybody receives.
+#[derive(Debug)]
+struct Presence {
+    receiving: usize,
+    last: Instant,
+}
+
+/// How long messages without a key stay in the hands of a consumer that does not receive, before
+/// they are given back for others. Long beside the time between two calls of a worker that has room.
+const GRACE: Duration = Duration::from_millis(250);
+
 impl RabbitConsumer {
     /// Subscribes, so that a group's messages are shared from now on.
-    pub(super) async fn open(hands: Hands, options: &ConsumerOptions) -> Result<Self, QueueError> {
-        let consumer = Self {
+    pub(super) async fn open(
+        hands: Hands,
+        options: &ConsumerOptions,
+    ) -> Result<Arc<Self>, QueueError> {
+        let consumer = Arc::new(Self {
             hands: Arc::new(hands),
             prefetch: options.prefetch,
             poll_interval: options.poll_interval.max(Duration::from_millis(1)),
             session: Mutex::new(None),
+            presence: StdMutex::new(Presence {
+                receiving: 0,
+                last: Instant::now(),
+            }),
             stopped: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-        };
-        let session = Session::open(&consumer.hands, consumer.prefetch).await?;
+        });
+        let session = Session::open(&consumer.hands).await?;
         *consumer.session.lock().await = Some(session);
+        tokio::spawn(give_back_when_idle(Arc::downgrade(&consumer)));
         Ok(consumer)
     }
 
@@ -48,19 +69,59 @@ impl RabbitConsumer {
         }
     }
 
-    /// Subscribes again if the connection broke, or somebody deleted a queue.
+    /// Subscribes again if the connection broke, or somebody deleted a queue, or if we had given our
+    /// messages back.
     async fn subscribe(&self) -> Result<(), QueueError> {
         let mut session = self.session.lock().await;
         self.check_open()?;
-        if session.as_ref().is_some_and(|session| !session.is_broken()) {
+        if session.as_ref().is_none_or(Session::is_broken) {
+            if let Some(broken) = session.take() {
+                broken.close().await;
+            }
+            self.hands.topology.declare(&self.hands.shared.link).await?;
+            *session = Some(Session::open(&self.hands).await?);
+        }
+        let ours = {
+            let desk = self.hands.desk();
+            match desk.has_free() {
+                true => 0,
+                false => desk.free_unsettled(),
+            }
+        };
+        if let Some(session) = session.as_mut() {
+            session.want_free(&self.hands, self.prefetch, ours).await?;
+        }
+        Ok(())
+    }
+
+    fn presence(&self) -> MutexGuard<'_, Presence> {
+        lock(&self.presence)
+    }
+
+    /// Gives messages without a key back if nobody has received for a while.
+    ///
+    /// They go as new copies, so that having been sent to us counts as no attempt.
+    async fn give_back_if_idle(&self) -> Result<(), QueueError> {
+        let idle =
+            |presence: &Presence| presence.receiving == 0 && presence.last.elapsed() >= GRACE;
+        if !idle(&self.presence()) || !self.hands.desk().has_free() {
             return Ok(());
         }
-        if let Some(broken) = session.take() {
-            broken.close().await;
+        let mut session = self.session.lock().await;
+        // Whoever began to receive meanwhile waits for the session, and subscribes again.
+        let Some(session) = session.as_mut().filter(|session| !session.is_broken()) else {
+            return Ok(());
+        };
+        self.give_back(session).await
+    }
+
+    async fn give_back(&self, session: &mut Session) -> Result<(), QueueError> {
+        session.stop_free().await;
+        let kept = self.hands.with(session.generation, Desk::drain_free);
+        match kept.filter(|kept| !kept.is_empty()) {
+            Some(kept) => self.replace(session.generation, kept).await,
+            None => Ok(()),
         }
-        self.hands.topology.declare(&self.hands.shared.link).await?;
-        *session = Some(Session::open(&self.hands, self.prefetch).await?);
-        Ok(())
     }
 
     /// Ends deliveries here; those that were worth nothing are lost.
@@ -128,6 +189,7 @@ impl Consumer for RabbitConsumer {
         wait: Duration,
     ) -> Result<Vec<Delivery>, QueueError> {
         self.check_open()?;
+        let _present = Present::new(self);
         let begun = Instant::now();
         while max > 0 && !self.stopped.load(Ordering::Acquire) {
             self.subscribe().await?;
@@ -278,18 +340,46 @@ impl Consumer for RabbitConsumer {
             return Ok(());
         };
         if !session.is_broken() {
-            // New copies, so that having been sent to us counts as no attempt.
-            session.stop_free().await;
-            let kept = self
-                .hands
-                .with(session.generation, |desk| desk.drain_free());
-            if let Some(kept) = kept.filter(|kept| !kept.is_empty()) {
-                // If it fails, closing gives them back all the same, with an attempt burnt.
-                let _ = self.replace(session.generation, kept).await;
-            }
+            // If it fails, closing gives them back all the same, with an attempt burnt.
+            let _ = self.give_back(&mut session).await;
         }
         session.close().await;
         Ok(())
+    }
+}
+
+/// That somebody receives, for as long as it lives.
+struct Present<'a>(&'a RabbitConsumer);
+
+impl<'a> Present<'a> {
+    fn new(consumer: &'a RabbitConsumer) -> Self {
+        consumer.presence().receiving += 1;
+        Self(consumer)
+    }
+}
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        let mut presence = self.0.presence();
+        presence.receiving -= 1;
+        presence.last = Instant::now();
+    }
+}
+
+/// Messages that were sent to a consumer that does not ask for any would wait for it, while others
+/// ask in vain.
+async fn give_back_when_idle(consumer: Weak<RabbitConsumer>) {
+    loop {
+        tokio::time::sleep(GRACE / 2).await;
+        let Some(consumer) = consumer.upgrade() else {
+            return;
+        };
+        if consumer.closed.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = consumer.give_back_if_idle().await {
+            tracing::debug!(%error, "messages that nobody asked for could not be given back yet");
+        }
     }
 }
 

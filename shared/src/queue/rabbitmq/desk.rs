@@ -199,6 +199,16 @@ impl Desk {
             .collect()
     }
 
+    /// How many messages without a key the broker thinks are ours.
+    pub(super) fn free_unsettled(&self) -> usize {
+        self.unsettled.first().map_or(0, BTreeSet::len)
+    }
+
+    /// Whether there are messages without a key that could be handed out.
+    pub(super) fn has_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     /// What has no key and was not handed out, for giving back.
     pub(super) fn drain_free(&mut self) -> Vec<Held> {
         let mut all: Vec<Held> = self.free.drain(..).collect();

@@ -15,6 +15,9 @@
 //! ahead, lie behind it; of a keyed message the failures are counted by its consumer, so that they are
 //! forgotten with it; and what was sent ahead to a consumer that closes has an attempt burnt.
 //!
+//! **Sending ahead.** A consumer that does not receive for a quarter of a second gives back what was
+//! sent to it and has no key. A lane it keeps until it is closed or dropped.
+//!
 //! **Attempts.** The broker counts how often a message was sent to a consumer that went away, whether
 //! or not it was begun. Failures of messages without a key travel in a header.
 //!

@@ -128,7 +128,7 @@ impl Queue for RabbitQueue {
         self.topology.add_group(&self.shared.link, group).await?;
         let (shared, topology) = (Arc::clone(&self.shared), Arc::clone(&self.topology));
         let hands = Hands::new(shared, topology, group);
-        Ok(Arc::new(RabbitConsumer::open(hands, options).await?))
+        Ok(RabbitConsumer::open(hands, options).await?)
     }
 
     /// The dead letters alone: of the rest AMQP tells only what was not sent ahead to a consumer yet.
