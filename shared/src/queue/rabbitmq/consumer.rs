@@ -10,10 +10,9 @@ use uuid::Uuid;
 
 use super::desk::{Desk, Held};
 use super::hands::Hands;
-use super::publisher::Outgoing;
 use super::session::Session;
 use super::topology::lock;
-use super::wire::{self, Death};
+use super::wire::{self, Death, Letter};
 use super::{BROKER, LONGEST_KEYED_DELAY};
 use crate::queue::{Consumer, ConsumerOptions, Delivery, Nack, QueueError, Receipt, Settled};
 
@@ -72,9 +71,25 @@ impl RabbitConsumer {
     /// Subscribes again if the connection broke, or somebody deleted a queue, or if we had given our
     /// messages back.
     async fn subscribe(&self) -> Result<(), QueueError> {
+        match self.try_to_subscribe().await {
+            Err(error) if error.is_transient() => {
+                // Channels that are closing, as after a purge, do not say so at once.
+                if let Some(doubtful) = self.session.lock().await.take() {
+                    doubtful.close().await;
+                }
+                self.try_to_subscribe().await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn try_to_subscribe(&self) -> Result<(), QueueError> {
         let mut session = self.session.lock().await;
         self.check_open()?;
-        if session.as_ref().is_none_or(Session::is_broken) {
+        if session
+            .as_ref()
+            .is_none_or(|session| session.is_broken(&self.hands))
+        {
             if let Some(broken) = session.take() {
                 broken.close().await;
             }
@@ -109,7 +124,10 @@ impl RabbitConsumer {
         }
         let mut session = self.session.lock().await;
         // Whoever began to receive meanwhile waits for the session, and subscribes again.
-        let Some(session) = session.as_mut().filter(|session| !session.is_broken()) else {
+        let Some(session) = session
+            .as_mut()
+            .filter(|session| !session.is_broken(&self.hands))
+        else {
             return Ok(());
         };
         self.give_back(session).await
@@ -118,9 +136,16 @@ impl RabbitConsumer {
     async fn give_back(&self, session: &mut Session) -> Result<(), QueueError> {
         session.stop_free().await;
         let kept = self.hands.with(session.generation, Desk::drain_free);
-        match kept.filter(|kept| !kept.is_empty()) {
-            Some(kept) => self.replace(session.generation, kept).await,
-            None => Ok(()),
+        let Some(kept) = kept.filter(|kept| !kept.is_empty()) else {
+            return Ok(());
+        };
+        let copies: Vec<_> = kept.iter().map(|held| held.letter.clone()).collect();
+        match self.hands.post(&copies).await {
+            Ok(()) => self.finish(session.generation, kept).await,
+            Err(error) => {
+                self.put_back(session.generation, kept);
+                Err(error)
+            }
         }
     }
 
@@ -167,13 +192,24 @@ impl RabbitConsumer {
         self.hands.news.notify_waiters();
     }
 
+    /// They are out as before, so that the caller may try again.
+    fn restore(&self, generation: u32, held: impl IntoIterator<Item = Held>) {
+        self.hands.with(generation, |desk| {
+            held.into_iter().for_each(|held| desk.restore(held));
+        });
+    }
+
     /// Sends new copies to the group's queue, and settles the old ones when those are stored.
-    async fn replace(&self, generation: u32, held: Vec<Held>) -> Result<(), QueueError> {
-        let letters: Vec<_> = held.iter().map(|held| &held.letter).collect();
-        match self.hands.post(&letters).await {
+    async fn replace(
+        &self,
+        generation: u32,
+        held: Vec<Held>,
+        copies: &[Letter],
+    ) -> Result<(), QueueError> {
+        match self.hands.post(copies).await {
             Ok(()) => self.finish(generation, held).await,
             Err(error) => {
-                self.put_back(generation, held);
+                self.restore(generation, held);
                 Err(error)
             }
         }
@@ -235,29 +271,27 @@ impl Consumer for RabbitConsumer {
             held.letter.message.key.is_some() && nack.delay > LONGEST_KEYED_DELAY
         };
         if ended.iter().any(too_long) {
-            // As if nothing had been asked, receipts included, is not to be had: they are out again.
-            self.put_back(generation, ended.into_iter().map(|(held, _)| held));
+            self.restore(generation, ended.into_iter().map(|(held, _)| held));
             return Err(too_late());
         }
         let (now, clock) = (Instant::now(), SystemTime::now());
-        let (mut keyed, mut free) = (Vec::new(), Vec::new());
+        let (mut keyed, mut free, mut copies) = (Vec::new(), Vec::new(), Vec::new());
         for (mut held, nack) in ended {
-            match held.letter.message.key.is_some() {
+            if held.letter.message.key.is_some() {
                 // It stays here, to keep its place before the later ones of its key.
-                true => {
-                    held.try_again(nack.delay, nack.error.clone(), now);
-                    keyed.push(held);
-                }
-                false => {
-                    held.try_again(nack.delay, nack.error.clone(), now);
-                    held.letter.due = wire::due(clock, nack.delay);
-                    free.push(held);
-                }
+                held.try_again(nack.delay, nack.error.clone(), now);
+                keyed.push(held);
+            } else {
+                let mut copy = held.letter.clone();
+                copy.failed(nack.error.clone());
+                copy.due = wire::due(clock, nack.delay);
+                copies.push(copy);
+                free.push(held);
             }
         }
         self.put_back(generation, keyed);
         if !free.is_empty() {
-            self.replace(generation, free).await?;
+            self.replace(generation, free, &copies).await?;
         }
         Ok(settled)
     }
@@ -273,15 +307,10 @@ impl Consumer for RabbitConsumer {
 
     async fn dead_letter(&self, reasons: &[(Receipt, String)]) -> Result<Settled, QueueError> {
         self.check_open()?;
-        if reasons.is_empty() {
-            return Ok(Settled::default());
-        }
-        let hands = &self.hands;
-        let dead = hands
-            .topology
-            .dead(&hands.shared.link, &hands.group)
-            .await?;
         let (generation, ended, settled) = self.end(reasons, |(receipt, _)| receipt);
+        if ended.is_empty() {
+            return Ok(settled);
+        }
         let buried = ended.iter().map(|(held, (_, reason))| {
             let mut letter = held.letter.clone();
             letter.attempts = letter.attempts.saturating_add(1);
@@ -291,21 +320,15 @@ impl Consumer for RabbitConsumer {
                 reason: reason.clone(),
                 at: SystemTime::now(),
             });
-            Outgoing {
-                exchange: String::new(),
-                key: dead.clone(),
-                properties: letter.properties(),
-                payload: letter.message.payload,
-            }
+            letter
         });
         let buried: Vec<_> = buried.collect();
         let ended: Vec<_> = ended.into_iter().map(|(held, _)| held).collect();
-        match hands.shared.publisher.send(&buried).await {
+        match self.hands.bury(&buried).await {
             Ok(()) => self.finish(generation, ended).await?,
-            Err(unsent) => {
-                hands.topology.forget();
-                self.put_back(generation, ended);
-                return Err(unsent.into());
+            Err(error) => {
+                self.restore(generation, ended);
+                return Err(error);
             }
         }
         Ok(settled)
@@ -314,18 +337,20 @@ impl Consumer for RabbitConsumer {
     async fn release(&self, receipts: &[Receipt]) -> Result<Settled, QueueError> {
         self.check_open()?;
         let (generation, ended, settled) = self.end(receipts, |receipt| receipt);
-        let (keyed, mut free): (Vec<_>, Vec<_>) = ended
+        let (keyed, free): (Vec<_>, Vec<_>) = ended
             .into_iter()
             .map(|(held, _)| held)
             .partition(|held| held.letter.message.key.is_some());
-        // The last taken of a key first, though no more than one of each can be out.
-        self.put_back(generation, keyed.into_iter().rev());
+        self.put_back(generation, keyed);
         if !free.is_empty() {
-            for held in &mut free {
-                held.letter.handed = true;
-                held.letter.due = None;
-            }
-            self.replace(generation, free).await?;
+            let copy = |held: &Held| {
+                let mut copy = held.letter.clone();
+                copy.handed = true;
+                copy.due = None;
+                copy
+            };
+            let copies: Vec<_> = free.iter().map(copy).collect();
+            self.replace(generation, free, &copies).await?;
         }
         Ok(settled)
     }
@@ -339,7 +364,7 @@ impl Consumer for RabbitConsumer {
         let Some(mut session) = session.take() else {
             return Ok(());
         };
-        if !session.is_broken() {
+        if !session.is_broken(&self.hands) {
             // If it fails, closing gives them back all the same, with an attempt burnt.
             let _ = self.give_back(&mut session).await;
         }

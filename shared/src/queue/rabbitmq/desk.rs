@@ -43,9 +43,7 @@ impl Held {
 
     /// Another attempt, not before this has passed.
     pub(super) fn try_again(&mut self, delay: Duration, error: String, now: Instant) {
-        self.letter.attempts = self.letter.attempts.saturating_add(1);
-        self.letter.handed = true;
-        self.letter.error = Some(error);
+        self.letter.failed(error);
         self.due = Some(now + delay);
     }
 
@@ -157,6 +155,11 @@ impl Desk {
             true => self.out.remove(&read(receipt).2),
             false => None,
         }
+    }
+
+    /// It could not be settled, and is out as before: the same receipt settles it.
+    pub(super) fn restore(&mut self, held: Held) {
+        self.out.insert((held.source, held.tag), held);
     }
 
     /// It will not come back: the next of its key may go out.

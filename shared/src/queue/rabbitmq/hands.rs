@@ -1,7 +1,7 @@
 //! A consumer's hands: what it was sent, and how it is settled with the broker.
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lapin::Channel;
 use lapin::options::BasicAckOptions;
@@ -14,6 +14,10 @@ use super::topology::{SHORTEST_WAIT, Topology, lock};
 use super::wire::Letter;
 use super::{BROKER, Shared};
 use crate::queue::QueueError;
+
+/// How often, and after what time, something is sent again that the broker could not store.
+const PATIENCE: u32 = 5;
+const MOMENT: Duration = Duration::from_millis(20);
 
 pub(super) struct Hands {
     pub(super) shared: Arc<Shared>,
@@ -139,18 +143,42 @@ impl Hands {
 
     /// Sends letters to our group: those that are not due to where they wait, the others to its
     /// queue. Confirmed when it returns.
-    pub(super) async fn post(&self, letters: &[&Letter]) -> Result<(), QueueError> {
+    pub(super) async fn post(&self, letters: &[Letter]) -> Result<(), QueueError> {
+        self.send(letters, false).await
+    }
+
+    /// Sends letters to our dead. Confirmed when it returns.
+    pub(super) async fn bury(&self, letters: &[Letter]) -> Result<(), QueueError> {
+        self.send(letters, true).await
+    }
+
+    async fn send(&self, letters: &[Letter], dead: bool) -> Result<(), QueueError> {
+        let mut rest: Vec<&Letter> = letters.iter().collect();
         for attempt in 0.. {
-            let mut all = Vec::with_capacity(letters.len());
-            for letter in letters {
-                all.push(self.addressed(letter).await?);
+            let mut all = Vec::with_capacity(rest.len());
+            for letter in &rest {
+                all.push(Outgoing {
+                    exchange: String::new(),
+                    key: self.queue_for(letter, dead).await?,
+                    properties: letter.properties(),
+                    payload: letter.message.payload.clone(),
+                });
             }
             match self.shared.publisher.send(&all).await {
                 Ok(()) => return Ok(()),
                 // The queue in which it would wait has expired, for example.
-                Err(Unsent::NoRoute(_)) if attempt == 0 => {
+                Err(Unsent::NoRoute(first)) if attempt == 0 => {
+                    rest.drain(..first);
                     self.topology.forget();
                     self.topology.declare(&self.shared.link).await?;
+                }
+                // Somebody else is declaring the queue: it is there, and does not work yet.
+                Err(Unsent::NotStored(left)) if attempt < PATIENCE => {
+                    rest = left
+                        .iter()
+                        .filter_map(|at| rest.get(*at).copied())
+                        .collect();
+                    tokio::time::sleep(MOMENT * (attempt + 1)).await;
                 }
                 Err(unsent) => return Err(unsent.into()),
             }
@@ -158,27 +186,24 @@ impl Hands {
         Ok(())
     }
 
-    async fn addressed(&self, letter: &Letter) -> Result<Outgoing, QueueError> {
+    async fn queue_for(&self, letter: &Letter, dead: bool) -> Result<String, QueueError> {
+        let (group, link) = (self.group.as_str(), &self.shared.link);
+        if dead {
+            return self.topology.dead(link, group).await;
+        }
         let left = letter
             .due
             .and_then(|due| due.duration_since(std::time::SystemTime::now()).ok())
             .unwrap_or_default();
-        let (group, link) = (self.group.as_str(), &self.shared.link);
-        let key = match left >= SHORTEST_WAIT {
-            true => self.topology.wait(link, Some(group), left).await?,
-            false => self.topology.queue(group, 0),
-        };
-        Ok(Outgoing {
-            exchange: String::new(),
-            key,
-            properties: letter.properties(),
-            payload: letter.message.payload.clone(),
-        })
+        match left >= SHORTEST_WAIT {
+            true => self.topology.wait(link, Some(group), left).await,
+            false => Ok(self.topology.queue(group, 0)),
+        }
     }
 
     /// Sends on what came too early.
     async fn forward(self: Arc<Self>, generation: u32, held: Held) {
-        if self.post(&[&held.letter]).await.is_err() {
+        if self.post(std::slice::from_ref(&held.letter)).await.is_err() {
             // Then it waits here.
             self.with(generation, |desk| desk.put(held, Instant::now()));
             self.news.notify_waiters();

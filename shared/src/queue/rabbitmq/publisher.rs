@@ -25,6 +25,9 @@ pub(super) struct Outgoing {
 pub(super) enum Unsent {
     /// No queue wanted the one with this number, from 0.
     NoRoute(usize),
+    /// The broker could not store those with these numbers, and says so. A queue that somebody is
+    /// declaring at the moment does that.
+    NotStored(Vec<usize>),
     Failed(QueueError),
 }
 
@@ -38,6 +41,10 @@ impl From<Unsent> for QueueError {
     fn from(unsent: Unsent) -> Self {
         match unsent {
             Unsent::Failed(error) => error,
+            Unsent::NotStored(_) => Self::Unavailable {
+                broker: BROKER,
+                reason: "it could not store a message, and says so".to_owned(),
+            },
             Unsent::NoRoute(_) => Self::Refused {
                 broker: BROKER,
                 reason: "a queue that was declared is not there: somebody deleted it".to_owned(),
@@ -72,6 +79,12 @@ impl Publisher {
             if let Err(unsent) = sent.unwrap_or_else(|_| Err(silent(limit).into())) {
                 return Err(match unsent {
                     Unsent::NoRoute(index) => Unsent::NoRoute(number * AHEAD + index),
+                    Unsent::NotStored(indices) => {
+                        let add = |index| number * AHEAD + index;
+                        // What would have followed was not sent.
+                        let rest = all.len().min((number + 1) * AHEAD)..all.len();
+                        Unsent::NotStored(indices.into_iter().map(add).chain(rest).collect())
+                    }
                     failed => {
                         // Whatever is wrong with the channel, the next call has another.
                         *self.channel.lock().await = None;
@@ -107,23 +120,19 @@ impl Publisher {
                 confirms.push(sending.await.map_err(|error| failed(&error))?);
             }
         }
-        let mut unrouted = None;
+        let (mut unrouted, mut refused) = (None, Vec::new());
         for (number, confirm) in confirms.into_iter().enumerate() {
             match confirm.await.map_err(|error| failed(&error))? {
                 Confirmation::Ack(None) => {}
                 Confirmation::Ack(Some(_)) => {
                     unrouted.get_or_insert(number);
                 }
-                Confirmation::Nack(_) | Confirmation::NotRequested => {
-                    return Err(Unsent::Failed(QueueError::Unavailable {
-                        broker: BROKER,
-                        reason: "it could not store a message, and says so".to_owned(),
-                    }));
-                }
+                Confirmation::Nack(_) | Confirmation::NotRequested => refused.push(number),
             }
         }
         match unrouted {
             Some(number) => Err(Unsent::NoRoute(number)),
+            None if !refused.is_empty() => Err(Unsent::NotStored(refused)),
             None => Ok(()),
         }
     }

@@ -113,7 +113,8 @@ impl Queue for RabbitQueue {
                         ),
                     });
                 }
-                Err(Unsent::Failed(error)) => return Err(error),
+                // Not again in another order: whoever publishes decides.
+                Err(unsent) => return Err(unsent.into()),
             }
         }
         Ok(())
@@ -165,11 +166,10 @@ impl Queue for RabbitQueue {
         self.dead.discard(group, ids).await
     }
 
-    /// Of the groups that this handle knows of; consumers subscribe anew.
+    /// Of the groups that this handle knows of; consumers subscribe anew. Those of other handles may
+    /// hand out what they had in hand, until the broker has told them.
     async fn purge(&self) -> Result<(), QueueError> {
-        // What is out cannot be purged: it would come back.
-        self.topology.delete(&self.shared.link, false).await?;
-        self.topology.declare(&self.shared.link).await
+        self.topology.purge(&self.shared.link).await
     }
 
     /// With the groups that this handle knows of.

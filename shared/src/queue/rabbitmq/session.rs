@@ -23,6 +23,8 @@ pub(super) struct Session {
     /// How many there were: their names differ.
     number: u32,
     broken: Arc<AtomicBool>,
+    /// See `Topology::purges`.
+    purges: u64,
     timeout: Duration,
 }
 
@@ -47,6 +49,7 @@ impl Session {
             free: Vec::new(),
             number: 0,
             broken: Arc::default(),
+            purges: hands.topology.purges(),
             timeout: hands.shared.link.timeout(),
         };
         for source in 0..=LANES {
@@ -116,9 +119,10 @@ impl Session {
         Ok(Subscription { tag, ends, pump })
     }
 
-    /// Whether a channel ended, for whatever reason. Then all of them have to be opened anew.
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
+    /// Whether a channel ended, for whatever reason, or the queues were purged. Then all of them have
+    /// to be opened anew.
+    pub(super) fn is_broken(&self, hands: &Hands) -> bool {
+        self.broken.load(Ordering::Acquire) || self.purges != hands.topology.purges()
     }
 
     /// No more messages without a key from now on; those that were sent are in the hands when it

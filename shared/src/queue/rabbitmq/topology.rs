@@ -1,6 +1,7 @@
 //! Which exchanges and queues there are, and how they are declared.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -92,6 +93,8 @@ pub(super) struct Topology {
     /// The queues for waiting and for the dead are made when they are needed first: a quorum queue
     /// is dear.
     declared: Mutex<BTreeSet<String>>,
+    /// How often the queues were purged.
+    purges: AtomicU64,
 }
 
 impl Topology {
@@ -101,7 +104,14 @@ impl Topology {
             expires_ms: address.expires_ms,
             groups: Mutex::new(groups.iter().map(|&group| group.to_owned()).collect()),
             declared: Mutex::default(),
+            purges: AtomicU64::new(0),
         }
+    }
+
+    /// What consumers compare: after a purge, what they have in hand is worth nothing. The broker
+    /// tells them too, a moment later.
+    pub(super) fn purges(&self) -> u64 {
+        self.purges.load(Ordering::Acquire)
     }
 
     /// The groups that this handle knows of.
@@ -214,6 +224,13 @@ impl Topology {
     /// Looks again, at the next call, whether queues are there.
     pub(super) fn forget(&self) {
         lock(&self.declared).clear();
+    }
+
+    /// Empties everything that we know of. What is out cannot be purged, so the queues are deleted.
+    pub(super) async fn purge(&self, link: &Link) -> Result<(), QueueError> {
+        self.delete(link, false).await?;
+        self.purges.fetch_add(1, Ordering::AcqRel);
+        self.declare(link).await
     }
 
     /// Deletes everything that we know of; what is not there is no error.

@@ -79,6 +79,13 @@ impl Letter {
         }
     }
 
+    /// Another attempt was made, and failed.
+    pub(super) fn failed(&mut self, error: String) {
+        self.attempts = self.attempts.saturating_add(1);
+        self.handed = true;
+        self.error = Some(error);
+    }
+
     pub(super) fn properties(&self) -> BasicProperties {
         let mut headers = FieldTable::default();
         let mut put = |name: &str, value: AMQPValue| {
