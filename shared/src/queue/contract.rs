@@ -284,6 +284,17 @@ pub struct DeadLetter {
     pub died_at: Option<SystemTime>,
 }
 
+impl DeadLetter {
+    /// What [`Queue::dead_letters`] shows of all, for brokers that can only list all. A letter that
+    /// is gone meanwhile leaves no place to go on from but the beginning.
+    #[cfg(any(feature = "kafka", feature = "sqs"))]
+    pub(super) fn page(all: Vec<Self>, after: Option<&str>, limit: usize) -> Vec<Self> {
+        let place = after.and_then(|after| all.iter().position(|letter| letter.id == after));
+        let begin = place.map_or(0, |place| place + 1);
+        all.into_iter().skip(begin).take(limit).collect()
+    }
+}
+
 /// Refuses names that some broker could not carry. Backends call it on queues and groups.
 ///
 /// # Errors
@@ -299,6 +310,14 @@ pub fn check_name(what: &str, name: &str) -> Result<(), QueueError> {
         what: format!("the {what} name {name:?}"),
         reason: "it takes 1 to 64 of a-z, 0-9, - and _".to_owned(),
     })
+}
+
+/// The same for a queue and all groups that are declared with it.
+pub(super) fn check_names(queue: &str, groups: &[&str]) -> Result<(), QueueError> {
+    check_name("queue", queue)?;
+    groups
+        .iter()
+        .try_for_each(|group| check_name("group", group))
 }
 
 #[cfg(test)]

@@ -88,6 +88,18 @@ pub enum QueueError {
 }
 
 impl QueueError {
+    /// A message for nobody. Not `Invalid`: it becomes right as soon as somebody consumes, and a
+    /// publisher that was started first should go on trying.
+    pub(super) fn no_group(broker: &'static str, queue: &str) -> Self {
+        Self::Refused {
+            broker,
+            reason: format!(
+                "the queue {queue} has no group, so nobody would ever get the message: declare \
+                 one when you open the queue, or start a consumer first"
+            ),
+        }
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })

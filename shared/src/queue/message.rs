@@ -165,6 +165,19 @@ impl Message {
         }
         Ok(())
     }
+
+    /// [`check`](Self::check), and whether it is small enough for this broker.
+    pub(super) fn check_fits(&self, broker: &'static str, limit: usize) -> Result<(), QueueError> {
+        self.check()?;
+        match self.size_bytes() {
+            bytes if bytes > limit => Err(QueueError::TooLarge {
+                broker,
+                bytes,
+                limit,
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// By what a delivery is settled. It names this delivery, not the message: after the lease has run

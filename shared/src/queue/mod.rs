@@ -71,6 +71,7 @@ pub mod sqs;
 pub use backoff::Backoff;
 pub use capabilities::{Capabilities, KeyOrder, LeaseKind};
 pub use connect::{ConnectOptions, connect};
+use contract::check_names;
 pub use contract::{
     Broker, Consumer, ConsumerOptions, DeadLetter, Depth, Nack, Queue, Settled, check_name,
 };

@@ -45,7 +45,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Broker, Capabilities, ConnectOptions, KeyOrder, LeaseKind, Queue, QueueError, check_name,
+    Broker, Capabilities, ConnectOptions, KeyOrder, LeaseKind, Queue, QueueError, check_names,
 };
 use address::Address;
 use cluster::Cluster;
@@ -103,10 +103,7 @@ impl Broker for Kafka {
     }
 
     async fn queue(&self, name: &str, groups: &[&str]) -> Result<Arc<dyn Queue>, QueueError> {
-        check_name("queue", name)?;
-        for group in groups {
-            check_name("group", group)?;
-        }
+        check_names(name, groups)?;
         self.cluster.check_open()?;
         let queue = queue::KafkaQueue::open(&self.cluster, name, groups).await?;
         Ok(Arc::new(queue))

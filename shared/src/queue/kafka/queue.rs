@@ -74,14 +74,7 @@ impl KafkaQueue {
 
     async fn check(&self, messages: &[Message]) -> Result<(), QueueError> {
         for message in messages {
-            message.check()?;
-            if message.size_bytes() > LARGEST_BYTES {
-                return Err(QueueError::TooLarge {
-                    broker: BROKER,
-                    bytes: message.size_bytes(),
-                    limit: LARGEST_BYTES,
-                });
-            }
+            message.check_fits(BROKER, LARGEST_BYTES)?;
             if message.delay > LONGEST_DELAY {
                 return Err(QueueError::Unsupported {
                     broker: BROKER,
@@ -91,13 +84,7 @@ impl KafkaQueue {
         }
         if !self.has_groups.load(Ordering::Acquire) {
             if self.groups().await?.is_empty() {
-                return Err(QueueError::Refused {
-                    broker: BROKER,
-                    reason: format!(
-                        "nobody has declared a group of the queue {} that would get it",
-                        self.name
-                    ),
-                });
+                return Err(QueueError::no_group(BROKER, &self.name));
             }
             self.has_groups.store(true, Ordering::Release);
         }
@@ -170,15 +157,7 @@ impl Queue for KafkaQueue {
         check_name("group", group)?;
         self.cluster.check_open()?;
         let letters = dead::all(&self.cluster, group, &self.dead(group)).await?;
-        let begin = match after {
-            None => 0,
-            // One that is gone meanwhile leaves no place to go on from but the beginning.
-            Some(after) => letters
-                .iter()
-                .position(|letter| letter.id == after)
-                .map_or(0, |position| position + 1),
-        };
-        Ok(letters.into_iter().skip(begin).take(limit).collect())
+        Ok(DeadLetter::page(letters, after, limit))
     }
 
     async fn redrive(&self, group: &str, ids: &[String]) -> Result<usize, QueueError> {

@@ -15,7 +15,7 @@ use super::{LARGEST_BYTES, NAME, failed, sql};
 use crate::db::{PoolSettings, TxOptions, begin, connect_lazy};
 use crate::queue::connect::without_password;
 use crate::queue::{
-    Broker, Capabilities, ConnectOptions, KeyOrder, LeaseKind, Queue, QueueError, check_name,
+    Broker, Capabilities, ConnectOptions, KeyOrder, LeaseKind, Queue, QueueError, check_names,
 };
 
 /// What queues and consumers of one connection share.
@@ -163,10 +163,7 @@ impl Broker for PostgresBroker {
     }
 
     async fn queue(&self, name: &str, groups: &[&str]) -> Result<Arc<dyn Queue>, QueueError> {
-        check_name("queue", name)?;
-        for group in groups {
-            check_name("group", group)?;
-        }
+        check_names(name, groups)?;
         let queue = PostgresQueue::open(Arc::clone(&self.shared), name, groups).await?;
         Ok(Arc::new(queue))
     }

@@ -176,30 +176,14 @@ impl Queue for PostgresQueue {
 
     async fn publish(&self, messages: &[Message]) -> Result<(), QueueError> {
         for message in messages {
-            message.check()?;
-            let bytes = message.size_bytes();
-            if bytes > LARGEST_BYTES {
-                return Err(QueueError::TooLarge {
-                    broker: NAME,
-                    bytes,
-                    limit: LARGEST_BYTES,
-                });
-            }
+            message.check_fits(NAME, LARGEST_BYTES)?;
         }
         if messages.is_empty() {
             return Ok(());
         }
         let groups = self.all_groups().await?;
         if groups.is_empty() {
-            // Not `Invalid`: it becomes right as soon as somebody consumes.
-            return Err(QueueError::Refused {
-                broker: NAME,
-                reason: format!(
-                    "queue {:?} has no group yet, so nobody would ever get the message: declare \
-                     one, or start a consumer first",
-                    self.name
-                ),
-            });
+            return Err(QueueError::no_group(NAME, &self.name));
         }
         for chunk in chunks(messages) {
             let stored = insert(&self.shared.pool, &groups, chunk).await;

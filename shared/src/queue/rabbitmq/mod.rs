@@ -56,7 +56,7 @@ use self::publisher::Publisher;
 use self::queue::RabbitQueue;
 use self::topology::{Address, Topology};
 use super::{
-    Broker, Capabilities, ConnectOptions, KeyOrder, LeaseKind, Queue, QueueError, check_name,
+    Broker, Capabilities, ConnectOptions, KeyOrder, LeaseKind, Queue, QueueError, check_names,
 };
 
 pub(super) const BROKER: &str = "RabbitMQ";
@@ -130,10 +130,7 @@ impl Broker for RabbitBroker {
     }
 
     async fn queue(&self, name: &str, groups: &[&str]) -> Result<Arc<dyn Queue>, QueueError> {
-        check_name("queue", name)?;
-        for group in groups {
-            check_name("group", group)?;
-        }
+        check_names(name, groups)?;
         let topology = Topology::new(&self.address, name, groups);
         topology.declare(&self.shared.link).await?;
         let shared = Arc::clone(&self.shared);

@@ -37,15 +37,7 @@ impl RabbitQueue {
     }
 
     fn check(message: &Message) -> Result<(), QueueError> {
-        message.check()?;
-        let bytes = message.size_bytes();
-        if bytes > LARGEST_BYTES {
-            return Err(QueueError::TooLarge {
-                broker: BROKER,
-                bytes,
-                limit: LARGEST_BYTES,
-            });
-        }
+        message.check_fits(BROKER, LARGEST_BYTES)?;
         if message.key.is_some() && message.delay > LONGEST_KEYED_DELAY {
             let minutes = LONGEST_KEYED_DELAY.as_secs() / 60;
             return Err(QueueError::Unsupported {
@@ -104,14 +96,7 @@ impl Queue for RabbitQueue {
                     rest = &rest[first..];
                 }
                 Err(Unsent::NoRoute(_)) => {
-                    return Err(QueueError::Refused {
-                        broker: BROKER,
-                        reason: format!(
-                            "the queue {} has no group, so nobody would ever get the message: \
-                             declare one when you open the queue",
-                            self.name
-                        ),
-                    });
+                    return Err(QueueError::no_group(BROKER, &self.name));
                 }
                 // Not again in another order: whoever publishes decides.
                 Err(unsent) => return Err(unsent.into()),

@@ -46,7 +46,7 @@ use self::link::Link;
 use self::queue::RedisQueue;
 use super::connect::without_password;
 use super::{
-    Broker, Capabilities, ConnectOptions, KeyOrder, LeaseKind, Queue, QueueError, check_name,
+    Broker, Capabilities, ConnectOptions, KeyOrder, LeaseKind, Queue, QueueError, check_names,
 };
 
 pub(super) const BROKER: &str = "Redis Streams";
@@ -111,10 +111,7 @@ impl Broker for RedisBroker {
     }
 
     async fn queue(&self, name: &str, groups: &[&str]) -> Result<Arc<dyn Queue>, QueueError> {
-        check_name("queue", name)?;
-        for group in groups {
-            check_name("group", group)?;
-        }
+        check_names(name, groups)?;
         let queue = RedisQueue::new(Arc::clone(&self.link), &self.prefix, name, groups);
         queue.place.declare(&self.link).await?;
         Ok(Arc::new(queue))

@@ -72,15 +72,7 @@ impl Place {
         messages: &[Message],
     ) -> Result<(), QueueError> {
         for message in messages {
-            message.check()?;
-            let bytes = message.size_bytes();
-            if bytes > LARGEST_BYTES {
-                return Err(QueueError::TooLarge {
-                    broker: BROKER,
-                    bytes,
-                    limit: LARGEST_BYTES,
-                });
-            }
+            message.check_fits(BROKER, LARGEST_BYTES)?;
         }
         let mut rest = messages;
         while !rest.is_empty() {
@@ -97,7 +89,7 @@ impl Place {
             if self.publish_some(link, &command).await? == 0 {
                 self.declare(link).await?;
                 if self.publish_some(link, &command).await? == 0 {
-                    return Err(no_group(&self.base));
+                    return Err(QueueError::no_group(BROKER, &self.base));
                 }
             }
             rest = &rest[taken..];
@@ -107,16 +99,6 @@ impl Place {
 
     async fn publish_some(&self, link: &Link, command: &redis::Cmd) -> Result<u64, Failure> {
         link.run(&script::PUBLISH, command).await
-    }
-}
-
-fn no_group(base: &str) -> QueueError {
-    QueueError::Refused {
-        broker: BROKER,
-        reason: format!(
-            "the queue {base} has no group, so nobody would ever get the message: declare one when \
-             you open the queue"
-        ),
     }
 }
 

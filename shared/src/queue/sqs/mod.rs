@@ -33,7 +33,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Broker, Capabilities, ConnectOptions, KeyOrder, LeaseKind, Queue, QueueError, check_name,
+    Broker, Capabilities, ConnectOptions, KeyOrder, LeaseKind, Queue, QueueError, check_names,
 };
 use address::Address;
 use api::Api;
@@ -97,10 +97,7 @@ impl Broker for Sqs {
     }
 
     async fn queue(&self, name: &str, groups: &[&str]) -> Result<Arc<dyn Queue>, QueueError> {
-        check_name("queue", name)?;
-        for group in groups {
-            check_name("group", group)?;
-        }
+        check_names(name, groups)?;
         self.api.check_open()?;
         let queue = queue::SqsQueue::open(&self.api, name, groups).await?;
         Ok(Arc::new(queue))

@@ -161,13 +161,7 @@ impl Queue for SqsQueue {
         let outgoing = self.outgoing(messages)?;
         let urls = self.urls().await?;
         if urls.is_empty() {
-            return Err(QueueError::Refused {
-                broker: BROKER,
-                reason: format!(
-                    "nobody has declared a group of the queue {} that would get it",
-                    self.name
-                ),
-            });
+            return Err(QueueError::no_group(BROKER, &self.name));
         }
         // One group after the other: after an error some have them. Published again with the same
         // ids, those refuse them for five minutes.
@@ -209,16 +203,8 @@ impl Queue for SqsQueue {
         let _turn = self.looking.lock().await;
         let all = dead::look(&self.api, &url).await?;
         dead::show(&self.api, &url, &all).await?;
-        let begin = match after {
-            None => 0,
-            // One that is gone meanwhile leaves no place to go on from but the beginning.
-            Some(after) => all
-                .iter()
-                .position(|incoming| incoming.message_id == after)
-                .map_or(0, |position| position + 1),
-        };
-        let letters = all.into_iter().skip(begin).take(limit).map(dead::letter);
-        Ok(letters.collect())
+        let letters = all.into_iter().map(dead::letter).collect();
+        Ok(DeadLetter::page(letters, after, limit))
     }
 
     async fn redrive(&self, group: &str, ids: &[String]) -> Result<usize, QueueError> {
