@@ -1,10 +1,9 @@
 //! `db`: no wait without an end, migrations, and transactions that are dropped anywhere.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use shared::db::{
@@ -16,7 +15,7 @@ use sqlx::PgPool;
 use tempfile::TempDir;
 
 use crate::postgres::{folder, options};
-use crate::support::{End, Outcome, tests};
+use crate::support::{End, Outcome, poll_times, tests};
 
 tests![
     every_wait_in_the_pool_has_an_end,
@@ -169,35 +168,6 @@ async fn a_server_that_is_not_there_is_an_error_and_no_panic() -> Outcome {
         1
     );
     Ok(())
-}
-
-/// A future that is dropped when it has been polled so often.
-struct PollTimes<F> {
-    future: Pin<Box<F>>,
-    left: usize,
-}
-
-impl<F: Future> Future for PollTimes<F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.left == 0 {
-            return Poll::Ready(None);
-        }
-        self.left -= 1;
-        match self.future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if self.left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-fn poll_times<F: Future>(future: F, left: usize) -> PollTimes<F> {
-    PollTimes {
-        future: Box::pin(future),
-        left,
-    }
 }
 
 /// Drops `make`'s future after 1, 2, 3 … polls until it comes to its end, `rounds` times over, and

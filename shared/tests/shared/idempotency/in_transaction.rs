@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shared::db::{TxOptions, begin, transaction};
-use shared::idempotency::{Claim, Fingerprint, IdempotencyError, claim, complete, forget};
+use shared::idempotency::{Claim, Fingerprint, IdempotencyError, Token, claim, complete, forget};
 use sqlx::{PgConnection, PgTransaction};
 
 use super::keys::{answer, fresh, keys};
@@ -53,14 +53,24 @@ async fn claimed(tx: &mut PgConnection, name: &str, request: &Fingerprint) -> Cl
     claim(tx, &scope(), &key(name), request).await.unwrap()
 }
 
+/// The key `k` has the answer of the request `a`.
+async fn answered(database: &Database) {
+    let mut tx = open(database).await;
+    let token = fresh(claimed(&mut tx, "k", &request("a")).await);
+    paid(&mut tx, &token).await;
+    tx.commit().await.unwrap();
+}
+
+async fn paid(tx: &mut PgConnection, token: &Token) {
+    complete(tx, token, &answer("paid"), TTL).await.unwrap();
+}
+
 async fn effect_and_answer_commit_together() -> Outcome {
     let database = started().await?;
     let mut tx = open(&database).await;
     let token = fresh(claimed(&mut tx, "k", &request("a")).await);
     pay(&mut tx).await;
-    complete(&mut tx, &token, &answer("paid"), TTL)
-        .await
-        .unwrap();
+    paid(&mut tx, &token).await;
     tx.commit().await.unwrap();
     let mut tx = open(&database).await;
     let again = claimed(&mut tx, "k", &request("a")).await;
@@ -76,9 +86,7 @@ async fn a_rollback_undoes_the_effect_and_frees_the_key() -> Outcome {
     let mut tx = open(&database).await;
     let token = fresh(claimed(&mut tx, "k", &request("a")).await);
     pay(&mut tx).await;
-    complete(&mut tx, &token, &answer("paid"), TTL)
-        .await
-        .unwrap();
+    paid(&mut tx, &token).await;
     tx.rollback().await.unwrap();
     let mut tx = open(&database).await;
     fresh(claimed(&mut tx, "k", &request("b")).await);
@@ -94,9 +102,7 @@ async fn the_same_request_is_told_that_it_runs_and_waits_for_nobody() -> Outcome
     let mut second = open(&database).await;
     let same = claimed(&mut second, "k", &request("a")).await;
     assert_eq!(same, Claim::InFlight);
-    complete(&mut first, &token, &answer("paid"), TTL)
-        .await
-        .unwrap();
+    paid(&mut first, &token).await;
     first.commit().await.unwrap();
     // Also in the transaction that was told to wait.
     let now = claimed(&mut second, "k", &request("a")).await;
@@ -119,12 +125,7 @@ async fn another_request_is_told_so_before_the_first_one_commits() -> Outcome {
 /// A transaction that was refused may stay open, with the locks that told it so.
 async fn whoever_asks_wrongly_disturbs_nobody_who_asks_rightly() -> Outcome {
     let database = started().await?;
-    let mut tx = open(&database).await;
-    let token = fresh(claimed(&mut tx, "k", &request("a")).await);
-    complete(&mut tx, &token, &answer("paid"), TTL)
-        .await
-        .unwrap();
-    tx.commit().await.unwrap();
+    answered(&database).await;
     let mut wrong = open(&database).await;
     let other = claimed(&mut wrong, "k", &request("b")).await;
     assert_eq!(other, Claim::Mismatch);
@@ -285,12 +286,7 @@ async fn a_key_in_another_schema_is_another_key() -> Outcome {
 
 async fn its_answer_expires() -> Outcome {
     let database = started().await?;
-    let mut tx = open(&database).await;
-    let token = fresh(claimed(&mut tx, "k", &request("a")).await);
-    complete(&mut tx, &token, &answer("paid"), TTL)
-        .await
-        .unwrap();
-    tx.commit().await.unwrap();
+    answered(&database).await;
     let look = async |expected: &str| {
         let mut tx = open(&database).await;
         let found = claimed(&mut tx, "k", &request("b")).await;

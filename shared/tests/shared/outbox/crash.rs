@@ -1,8 +1,6 @@
 //! A relay that dies, or is so slow that it is taken for dead.
 
-use std::future::Future;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::pin;
 use std::time::Duration;
 
 use shared::outbox::{lag, stuck};
@@ -10,7 +8,7 @@ use shared::queue::QueueError;
 use uuid::Uuid;
 
 use super::support::{Outbox, Recorder, drain, event};
-use crate::support::{Outcome, tests};
+use crate::support::{Outcome, poll_times, tests};
 
 tests![
     a_relay_that_dies_between_publish_and_mark_causes_a_repetition_and_no_loss,
@@ -51,28 +49,6 @@ async fn a_relay_that_dies_between_publish_and_mark_causes_a_repetition_and_no_l
     Ok(())
 }
 
-/// A future that is dropped when it has been polled so often.
-struct PollTimes<F> {
-    future: Pin<Box<F>>,
-    left: usize,
-}
-
-impl<F: Future> Future for PollTimes<F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.left {
-            0 => return Poll::Ready(None),
-            _ => self.left -= 1,
-        }
-        match self.future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if self.left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
 async fn a_relay_dropped_at_any_await_loses_nothing() -> Outcome {
     let outbox = Outbox::start().await?;
     let queue = Recorder::new();
@@ -81,11 +57,7 @@ async fn a_relay_dropped_at_any_await_loses_nothing() -> Outcome {
     while finished < 5 {
         outbox.stage(&[event("a", drops), event("b", drops)]).await;
         let mut relay = outbox.relay(&queue);
-        let step = PollTimes {
-            future: Box::pin(relay.step()),
-            left: polls,
-        };
-        match step.await {
+        match poll_times(relay.step(), polls).await {
             Some(_) => (polls, finished) = (1, finished + 1),
             None => (polls, drops) = (polls + 1, drops + 1),
         }

@@ -4,14 +4,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use shared::queue::{
     Broker, ConnectOptions, Consumer, ConsumerOptions, Delivery, Message, Queue, Receipt, connect,
 };
 
+use super::conformance::lab::taken;
 use super::conformance::{Fixture, Start};
+use super::nothing_lost;
 use crate::support::{Outcome, test};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -90,15 +92,7 @@ impl World {
         number: usize,
         lease: Duration,
     ) -> Vec<Delivery> {
-        let deadline = Instant::now() + LIMIT;
-        let mut all = Vec::new();
-        while all.len() < number {
-            assert!(Instant::now() < deadline, "{} of {number} came", all.len());
-            let wait = Duration::from_millis(200);
-            let came = consumer.receive(number - all.len(), lease, wait).await;
-            all.extend(came.unwrap());
-        }
-        all
+        taken(consumer, number, lease, LIMIT).await
     }
 
     async fn one(&self, consumer: &Arc<dyn Consumer>) -> Delivery {
@@ -130,7 +124,7 @@ async fn what_was_acknowledged_out_of_order_does_not_come_again(world: &World) {
     let (kept, done): (Vec<_>, Vec<_>) = came
         .into_iter()
         .partition(|delivery| [0, 7].contains(&index(&delivery.message)));
-    assert!(dying.ack(&receipts(&done)).await.unwrap().lost.is_empty());
+    nothing_lost(dying.ack(&receipts(&done)).await);
     // What is settled is settled once.
     assert_eq!(dying.ack(&receipts(&done)).await.unwrap().lost.len(), 18);
     drop(dying);
@@ -146,14 +140,7 @@ async fn what_was_acknowledged_out_of_order_does_not_come_again(world: &World) {
         again.iter().all(|delivery| delivery.attempt == 2),
         "{again:?}"
     );
-    assert!(
-        consumer
-            .ack(&receipts(&again))
-            .await
-            .unwrap()
-            .lost
-            .is_empty()
-    );
+    nothing_lost(consumer.ack(&receipts(&again)).await);
     world.nothing(&consumer).await;
     let depth = world.queue.depth(GROUPS[0]).await.unwrap();
     assert!(depth.ready.is_none_or(|ready| ready == 0), "{depth:?}");
@@ -187,7 +174,7 @@ async fn who_lost_a_delivery_cannot_settle_it(world: &World) {
     for delivery in &second {
         assert!(lost.contains(&delivery.message.id), "two could settle it");
     }
-    assert!(other.ack(&receipts(&second)).await.unwrap().lost.is_empty());
+    nothing_lost(other.ack(&receipts(&second)).await);
     let extended = slow.extend(&receipts(&taken), world.fixture.lease()).await;
     assert_eq!(extended.unwrap().lost.len(), taken.len());
 }
@@ -203,23 +190,9 @@ async fn each_group_gets_everything_and_a_redriven_message_goes_to_its_own(world
             .await;
         let ids: BTreeSet<_> = came.iter().map(|delivery| delivery.message.id).collect();
         assert_eq!(ids.len(), 5);
-        assert!(
-            consumer
-                .ack(&receipts(&came[1..]))
-                .await
-                .unwrap()
-                .lost
-                .is_empty()
-        );
+        nothing_lost(consumer.ack(&receipts(&came[1..])).await);
         let reason = (came[0].receipt.clone(), "no".to_owned());
-        assert!(
-            consumer
-                .dead_letter(&[reason])
-                .await
-                .unwrap()
-                .lost
-                .is_empty()
-        );
+        nothing_lost(consumer.dead_letter(&[reason]).await);
         consumers.push(consumer);
     }
     let letters = world.queue.dead_letters(GROUPS[1], None, 10).await.unwrap();
@@ -227,14 +200,7 @@ async fn each_group_gets_everything_and_a_redriven_message_goes_to_its_own(world
     assert_eq!(world.queue.redrive(GROUPS[1], &ids).await.unwrap(), 1);
     let again = world.one(&consumers[1]).await;
     assert_eq!(again.message.id, letters[0].message.id);
-    assert!(
-        consumers[1]
-            .ack(&[again.receipt])
-            .await
-            .unwrap()
-            .lost
-            .is_empty()
-    );
+    nothing_lost(consumers[1].ack(&[again.receipt]).await);
     world.nothing(&consumers[0]).await;
     let depth = world.queue.depth(GROUPS[0]).await.unwrap();
     assert!(depth.ready.is_none_or(|ready| ready == 0), "{depth:?}");
@@ -245,26 +211,12 @@ async fn what_is_released_or_not_taken_up_can_be_had_again(world: &World) {
     world.publish(&[Message::new("x")]).await;
     let consumer = world.consumer().await;
     let first = world.one(&consumer).await;
-    assert!(
-        consumer
-            .release(std::slice::from_ref(&first.receipt))
-            .await
-            .unwrap()
-            .lost
-            .is_empty()
-    );
+    nothing_lost(consumer.release(std::slice::from_ref(&first.receipt)).await);
     let second = world.one(&consumer).await;
     let burnt = !world.broker.capabilities().release_burns_no_attempt;
     assert_eq!(second.attempt, 1 + u32::from(burnt));
     assert_eq!(consumer.ack(&[first.receipt]).await.unwrap().lost.len(), 1);
-    assert!(
-        consumer
-            .ack(&[second.receipt])
-            .await
-            .unwrap()
-            .lost
-            .is_empty()
-    );
+    nothing_lost(consumer.ack(&[second.receipt]).await);
     // A receive that nobody waits for any more takes nothing along.
     let lease = world.fixture.lease();
     let abandoned = consumer.receive(1, lease, LIMIT);
@@ -281,14 +233,7 @@ async fn what_is_released_or_not_taken_up_can_be_had_again(world: &World) {
     }
     let third = world.one(&consumer).await;
     assert_eq!(&third.message.payload[..], b"y");
-    assert!(
-        consumer
-            .ack(&[third.receipt])
-            .await
-            .unwrap()
-            .lost
-            .is_empty()
-    );
+    nothing_lost(consumer.ack(&[third.receipt]).await);
     consumer.close().await.unwrap();
     assert!(consumer.receive(1, lease, Duration::ZERO).await.is_err());
 }

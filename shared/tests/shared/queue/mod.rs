@@ -17,6 +17,8 @@ mod sqs;
 pub(crate) mod table;
 mod traps;
 
+use shared::queue::{QueueError, Settled};
+
 pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
     let tests = [
         #[cfg(feature = "kafka")]
@@ -36,4 +38,11 @@ fn on_request(trials: Vec<libtest_mimic::Trial>) -> Vec<libtest_mimic::Trial> {
     let asked = std::env::var("QUEUE_TRIALS").is_ok_and(|names| names.contains("rabbitmq"));
     let ignored = |trial: libtest_mimic::Trial| trial.with_ignored_flag(!asked);
     trials.into_iter().map(ignored).collect()
+}
+
+/// That every receipt was settled, and none had lost its lease.
+#[track_caller]
+fn nothing_lost(settled: Result<Settled, QueueError>) {
+    let lost = settled.unwrap().lost;
+    assert!(lost.is_empty(), "{lost:?}");
 }

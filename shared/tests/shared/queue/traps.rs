@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::conformance::{Fixture, Start};
+use super::nothing_lost;
 use crate::support::{Outcome, test};
 
 /// Far longer than anything takes.
@@ -109,14 +110,7 @@ async fn nobody_sleeps_through_a_wake_up(queue: Arc<dyn Queue>) {
             .unwrap_or_else(|_| panic!("slept through round {round}"))
             .unwrap();
         assert_eq!(came.len(), 1);
-        assert!(
-            consumer
-                .ack(&[came[0].receipt.clone()])
-                .await
-                .unwrap()
-                .lost
-                .is_empty()
-        );
+        nothing_lost(consumer.ack(&[came[0].receipt.clone()]).await);
         publishing.await.unwrap();
     }
     consumer.close().await.unwrap();
@@ -177,9 +171,9 @@ async fn prefetch_batches_and_failures_keep_the_order_of_a_key(queue: Arc<dyn Qu
                     acks.push(delivery.receipt);
                 }
                 // First what failed, then all at once what did not.
-                assert!(consumer.nack(&nacks).await.unwrap().lost.is_empty());
-                assert!(consumer.release(&back).await.unwrap().lost.is_empty());
-                assert!(consumer.ack(&acks).await.unwrap().lost.is_empty());
+                nothing_lost(consumer.nack(&nacks).await);
+                nothing_lost(consumer.release(&back).await);
+                nothing_lost(consumer.ack(&acks).await);
             }
             consumer.close().await.unwrap();
         }));
@@ -223,33 +217,19 @@ async fn a_key_that_fails_holds_up_nobody_else(queue: Arc<dyn Queue>) {
                     delay: Duration::from_secs(4),
                     error: "no".to_owned(),
                 };
-                assert!(consumer.nack(&[nack]).await.unwrap().lost.is_empty());
+                nothing_lost(consumer.nack(&[nack]).await);
             }
             "a2" => panic!("a2 is before a1"),
             other => {
                 came.insert(other.to_owned(), ());
-                assert!(
-                    consumer
-                        .ack(&[delivery.receipt])
-                        .await
-                        .unwrap()
-                        .lost
-                        .is_empty()
-                );
+                nothing_lost(consumer.ack(&[delivery.receipt]).await);
             }
         }
     }
     let again = one(&consumer).await;
     assert_eq!((text(&again).as_str(), again.attempt), ("a1", 2));
     assert!(first.unwrap().elapsed() >= Duration::from_secs(4));
-    assert!(
-        consumer
-            .ack(&[again.receipt])
-            .await
-            .unwrap()
-            .lost
-            .is_empty()
-    );
+    nothing_lost(consumer.ack(&[again.receipt]).await);
     assert_eq!(text(&one(&consumer).await), "a2");
     consumer.close().await.unwrap();
 }
@@ -276,7 +256,7 @@ async fn ten_thousand_due_at_once_are_no_trouble(queue: Arc<dyn Queue>) {
         let wait = Duration::from_secs(1);
         let came = consumer.receive(1_000, LEASE, wait).await.unwrap();
         let receipts: Vec<_> = came.into_iter().map(|one| one.receipt).collect();
-        assert!(consumer.ack(&receipts).await.unwrap().lost.is_empty());
+        nothing_lost(consumer.ack(&receipts).await);
         left -= receipts.len();
     }
     consumer.close().await.unwrap();
@@ -294,14 +274,7 @@ async fn dead_letters_are_listed_redriven_and_discarded_one_by_one(queue: Arc<dy
     for _ in &sent {
         let delivery = one(&consumer).await;
         let reason = format!("number {}", text(&delivery));
-        assert!(
-            consumer
-                .dead_letter(&[(delivery.receipt, reason)])
-                .await
-                .unwrap()
-                .lost
-                .is_empty()
-        );
+        nothing_lost(consumer.dead_letter(&[(delivery.receipt, reason)]).await);
     }
     let all = queue.dead_letters("g", None, 100).await.unwrap();
     let payloads: Vec<_> = all
@@ -345,14 +318,7 @@ async fn dead_letters_are_listed_redriven_and_discarded_one_by_one(queue: Arc<dy
             (delivery.message.id, delivery.attempt),
             (sent[number].id, 1)
         );
-        assert!(
-            consumer
-                .ack(&[delivery.receipt])
-                .await
-                .unwrap()
-                .lost
-                .is_empty()
-        );
+        nothing_lost(consumer.ack(&[delivery.receipt]).await);
     }
     consumer.close().await.unwrap();
 }

@@ -147,19 +147,7 @@ impl Lab {
         number: usize,
         lease: Duration,
     ) -> Vec<Delivery> {
-        let deadline = Instant::now() + LIMIT;
-        let mut all = Vec::new();
-        while all.len() < number {
-            assert!(Instant::now() < deadline, "{} of {number} came", all.len());
-            let wait = Duration::from_millis(500);
-            all.extend(
-                consumer
-                    .receive(number - all.len(), lease, wait)
-                    .await
-                    .unwrap(),
-            );
-        }
-        all
+        taken(consumer, number, lease, LIMIT).await
     }
 
     /// That nothing comes within this time.
@@ -193,4 +181,22 @@ impl Lab {
         self.measured(row, "no (declared)");
         End::Skip(format!("declared: {} cannot {what}", self.can.broker))
     }
+}
+
+/// Exactly so many messages, taken for so long; within this time, or the test fails.
+pub(crate) async fn taken(
+    consumer: &Arc<dyn Consumer>,
+    number: usize,
+    lease: Duration,
+    limit: Duration,
+) -> Vec<Delivery> {
+    let deadline = Instant::now() + limit;
+    let mut all = Vec::new();
+    while all.len() < number {
+        assert!(Instant::now() < deadline, "{} of {number} came", all.len());
+        let wait = Duration::from_millis(500);
+        let came = consumer.receive(number - all.len(), lease, wait).await;
+        all.extend(came.unwrap());
+    }
+    all
 }

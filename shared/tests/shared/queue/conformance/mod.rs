@@ -7,7 +7,7 @@
 mod delivery;
 mod failure;
 mod groups;
-mod lab;
+pub(crate) mod lab;
 mod limits;
 pub(crate) mod order;
 mod waiting;
