@@ -36,8 +36,10 @@ tests![
 /// Enough for each mistake to be found with any seed: the rarest takes a few hundred.
 const CASES: u32 = 4_000;
 
-/// A case in PostgreSQL takes a hundred round trips and more.
+/// A case in PostgreSQL takes a hundred round trips and more. The search for a mistake ends with the
+/// first case that shows it, mostly one of the first ten.
 const CASES_IN_POSTGRESQL: u32 = 40;
+const CASES_TO_FIND_IT_IN_POSTGRESQL: u32 = 1_000;
 
 /// The shortest course of events that breaks something, if there is one.
 fn search<B: Broker>(
@@ -75,11 +77,14 @@ fn search<B: Broker>(
     }
 }
 
-fn must_find(rules: Rules, hands: Hands, what: &str) {
-    let Some((steps, found)) = search(CASES, hands, || Memory::new(rules)) else {
-        panic!("{CASES} courses of events and nothing found with {rules:?}, {hands:?}");
-    };
-    assert!(found.contains(what), "{found}: {steps:?}");
+/// Which of the two promises is broken first, the exclusive one or that of order, is up to the seed.
+/// Since nothing is found with the right rules, whatever is found comes of the mistake.
+fn must_find(rules: Rules, hands: Hands) {
+    let found = search(CASES, hands, || Memory::new(rules));
+    assert!(
+        found.is_some(),
+        "{CASES} courses of events and nothing found with {rules:?}, {hands:?}"
+    );
 }
 
 async fn no_order_of_events_breaks_a_key_or_loses_a_message() -> Outcome {
@@ -93,64 +98,51 @@ async fn no_order_of_events_breaks_a_key_or_loses_a_message() -> Outcome {
 
 async fn claiming_without_the_key_is_found() -> Outcome {
     let rules = Rules::right().claim_without_key();
-    must_find(rules, Hands::Lanes, "is handed out while");
+    must_find(rules, Hands::Lanes);
     Ok(())
 }
 
 async fn settling_without_the_token_is_found() -> Outcome {
     let rules = Rules::right().settle_without_token();
-    must_find(rules, Hands::Lanes, "is handed out while");
+    must_find(rules, Hands::Lanes);
     Ok(())
 }
 
 async fn a_prefetch_without_lanes_is_found() -> Outcome {
-    must_find(
-        Rules::right().several_of_a_key(),
-        Hands::Fifo,
-        "out of order",
-    );
+    must_find(Rules::right().several_of_a_key(), Hands::Fifo);
     Ok(())
 }
 
 async fn going_on_behind_a_failed_message_is_found() -> Outcome {
-    must_find(
-        Rules::right().several_of_a_key(),
-        Hands::GoOnBehindFailed,
-        "out of order",
-    );
+    must_find(Rules::right().several_of_a_key(), Hands::GoOnBehindFailed);
     Ok(())
 }
 
 async fn going_on_behind_a_lost_message_is_found() -> Outcome {
-    must_find(
-        Rules::right().several_of_a_key(),
-        Hands::GoOnBehindLost,
-        "out of order",
-    );
+    must_find(Rules::right().several_of_a_key(), Hands::GoOnBehindLost);
     Ok(())
 }
 
 /// The real statements, with a clock that the model turns.
-async fn in_postgresql(with_keys: bool) -> Result<Option<(Vec<Step>, String)>, End> {
+async fn in_postgresql(with_keys: bool, cases: u32) -> Result<Option<(Vec<Step>, String)>, End> {
     let server = Server::start().await?;
     // Where waiting is allowed: the model is no async code.
-    let search = move || {
-        search(CASES_IN_POSTGRESQL, Hands::Lanes, || {
-            server.fresh(with_keys)
-        })
-    };
+    let search = move || search(cases, Hands::Lanes, || server.fresh(with_keys));
     Ok(tokio::task::spawn_blocking(search).await.unwrap())
 }
 
 async fn no_order_of_events_breaks_a_key_in_postgresql() -> Outcome {
-    if let Some((steps, found)) = in_postgresql(true).await? {
+    if let Some((steps, found)) = in_postgresql(true, CASES_IN_POSTGRESQL).await? {
         panic!("{found}: {steps:#?}");
     }
     Ok(())
 }
 
 async fn a_claim_in_postgresql_that_does_not_know_the_key_is_found() -> Outcome {
-    let (steps, found) = in_postgresql(false).await?.expect("it must be found");
-    assert!(found.contains("is handed out while"), "{found}: {steps:?}");
+    let found = in_postgresql(false, CASES_TO_FIND_IT_IN_POSTGRESQL).await?;
+    assert!(
+        found.is_some(),
+        "{CASES_TO_FIND_IT_IN_POSTGRESQL} courses of events and nothing found"
+    );
     Ok(())
 }
