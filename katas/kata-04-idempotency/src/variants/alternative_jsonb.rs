@@ -5,6 +5,7 @@
 
 use async_trait::async_trait;
 use kata_lab::{App, BoxError, Env};
+use sqlx::PgConnection;
 
 use crate::variants::{
     keys::{Columns, Job, Row, Settled, TABLES, store},
@@ -51,14 +52,14 @@ impl Protocol for Jsonb {
         Ok(ours)
     }
 
-    async fn look(&self, service: &Service, job: &Job) -> Result<Option<Row>, sqlx::Error> {
+    async fn look(&self, db: &mut PgConnection, job: &Job) -> Result<Option<Row>, sqlx::Error> {
         let columns: Option<Columns> = sqlx::query_as(
             "select token, fingerprint, status, content_type, document::text
              from idempotency_keys where scope = $1 and key = $2",
         )
         .bind(&job.scope)
         .bind(&job.key)
-        .fetch_optional(&service.db)
+        .fetch_optional(db)
         .await?;
         Ok(columns.map(Row::from))
     }

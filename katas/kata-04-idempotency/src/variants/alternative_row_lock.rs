@@ -3,11 +3,13 @@
 //! The lock goes with the session, so a crash frees it at once, and nobody can take it over from a
 //! handler that lives: there is nothing to fence. The price is a connection for each running charge.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use axum::response::{IntoResponse, Response};
 use futures::future::BoxFuture;
 use kata_lab::{App, BoxError, Env};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 use crate::variants::{
     keys::{Claim, Columns, Job, Row, Settled, store},
@@ -49,12 +51,13 @@ pub async fn settle_under(
     service: &Service,
     job: &Job,
 ) -> Result<Response, sqlx::Error> {
+    let mut db = service.db.acquire().await?;
     loop {
-        make_row(service, job).await?;
-        let mut transaction = service.db.begin().await?;
+        make_row(&mut db, service.config.key_ttl, job).await?;
+        let mut transaction = db.begin().await?;
         if !lock(&mut transaction, job).await? {
             transaction.rollback().await?;
-            match protocol.look(service, job).await? {
+            match protocol.look(&mut db, job).await? {
                 Some(row) => return Ok(protocol.judge(job, row).refusal()),
                 None => continue,
             }
@@ -93,7 +96,7 @@ pub async fn settle_under(
 }
 
 /// Committed before the lock is taken, so that others can read the fingerprint while it is held.
-async fn make_row(service: &Service, job: &Job) -> Result<(), sqlx::Error> {
+async fn make_row(db: &mut PgConnection, key_ttl: Duration, job: &Job) -> Result<(), sqlx::Error> {
     // A key whose time is over goes first, unless its handler still holds it: waiting for a lock
     // here would keep a connection for every request that waits.
     sqlx::query(
@@ -103,7 +106,7 @@ async fn make_row(service: &Service, job: &Job) -> Result<(), sqlx::Error> {
     )
     .bind(&job.scope)
     .bind(&job.key)
-    .execute(&service.db)
+    .execute(&mut *db)
     .await?;
     sqlx::query(
         "insert into idempotency_keys
@@ -114,8 +117,8 @@ async fn make_row(service: &Service, job: &Job) -> Result<(), sqlx::Error> {
     .bind(&job.scope)
     .bind(&job.key)
     .bind(&job.fingerprint)
-    .bind(service.config.key_ttl)
-    .execute(&service.db)
+    .bind(key_ttl)
+    .execute(db)
     .await?;
     Ok(())
 }

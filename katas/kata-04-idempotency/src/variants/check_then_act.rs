@@ -22,7 +22,8 @@ pub struct CheckThenAct;
 #[async_trait]
 impl Protocol for CheckThenAct {
     async fn claim(&self, service: &Service, job: &Job) -> Result<Claim, sqlx::Error> {
-        Ok(match self.look(service, job).await? {
+        let mut db = service.db.acquire().await?;
+        Ok(match self.look(&mut db, job).await? {
             Some(row) => self.judge(job, row),
             None => Claim::Ours(NO_TOKEN),
         })

@@ -25,10 +25,10 @@ impl Protocol for LeaseWithoutFencing {
         settled: &Settled,
     ) -> Result<bool, sqlx::Error> {
         // Whatever token the row has by now, which is to have none.
-        let token = self
-            .look(service, job)
-            .await?
-            .map_or(token, |row| row.token);
+        let mut db = service.db.acquire().await?;
+        let row = self.look(&mut db, job).await?;
+        drop(db);
+        let token = row.map_or(token, |row| row.token);
         Reference.finish(service, job, token, settled).await
     }
 

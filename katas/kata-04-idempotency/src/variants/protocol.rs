@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 use shared::http::Problem;
+use sqlx::PgConnection;
 
 use crate::{
     contract::{self, Answer, Message, PayBody},
@@ -87,7 +88,12 @@ pub trait Protocol: Send + Sync + 'static {
 
     /// Takes the key if it is free: one statement, so that nothing can come between looking and
     /// taking. Time is the database's alone; instances may disagree about the hour.
-    async fn lock(&self, service: &Service, job: &Job) -> Result<Option<i64>, sqlx::Error> {
+    async fn lock(
+        &self,
+        db: &mut PgConnection,
+        service: &Service,
+        job: &Job,
+    ) -> Result<Option<i64>, sqlx::Error> {
         sqlx::query_scalar(
             "insert into idempotency_keys as held
                  (scope, key, fingerprint, token, locked_until, expires_at)
@@ -106,19 +112,19 @@ pub trait Protocol: Send + Sync + 'static {
         .bind(&job.fingerprint)
         .bind(self.lease(service))
         .bind(service.config.key_ttl)
-        .fetch_optional(&service.db)
+        .fetch_optional(db)
         .await
     }
 
     /// What is known of the key.
-    async fn look(&self, service: &Service, job: &Job) -> Result<Option<Row>, sqlx::Error> {
+    async fn look(&self, db: &mut PgConnection, job: &Job) -> Result<Option<Row>, sqlx::Error> {
         let columns: Option<Columns> = sqlx::query_as(
             "select token, fingerprint, status, content_type, body
              from idempotency_keys where scope = $1 and key = $2",
         )
         .bind(&job.scope)
         .bind(&job.key)
-        .fetch_optional(&service.db)
+        .fetch_optional(db)
         .await?;
         Ok(columns.map(Row::from))
     }
@@ -135,13 +141,15 @@ pub trait Protocol: Send + Sync + 'static {
     }
 
     /// Takes the key, or says why not. Between the two statements the row can go (released, reaped):
-    /// then the key is free again.
+    /// then the key is free again. Both on one connection: a pool that is asked twice in a row may
+    /// open another.
     async fn claim(&self, service: &Service, job: &Job) -> Result<Claim, sqlx::Error> {
+        let mut db = service.db.acquire().await?;
         loop {
-            if let Some(token) = self.lock(service, job).await? {
+            if let Some(token) = self.lock(&mut db, service, job).await? {
                 return Ok(Claim::Ours(token));
             }
-            if let Some(row) = self.look(service, job).await? {
+            if let Some(row) = self.look(&mut db, job).await? {
                 return Ok(self.judge(job, row));
             }
         }
@@ -200,7 +208,8 @@ pub trait Protocol: Send + Sync + 'static {
             return Ok(settled.answer.into_response());
         }
         // The lease ran out and the key has gone on without us: what is there now is the answer.
-        Ok(match self.look(service, job).await? {
+        let mut db = service.db.acquire().await?;
+        Ok(match self.look(&mut db, job).await? {
             Some(row) => self.judge(job, row).refusal(),
             None => Answer::unavailable().into_response(),
         })

@@ -4,6 +4,7 @@
 
 use async_trait::async_trait;
 use kata_lab::{App, BoxError, Env};
+use sqlx::PgConnection;
 
 use crate::variants::{
     keys::Job,
@@ -17,7 +18,12 @@ pub struct TokenRestarts;
 
 #[async_trait]
 impl Protocol for TokenRestarts {
-    async fn lock(&self, service: &Service, job: &Job) -> Result<Option<i64>, sqlx::Error> {
+    async fn lock(
+        &self,
+        db: &mut PgConnection,
+        service: &Service,
+        job: &Job,
+    ) -> Result<Option<i64>, sqlx::Error> {
         sqlx::query_scalar(
             "insert into idempotency_keys as held
                  (scope, key, fingerprint, token, locked_until, expires_at)
@@ -37,7 +43,7 @@ impl Protocol for TokenRestarts {
         .bind(&job.fingerprint)
         .bind(self.lease(service))
         .bind(service.config.key_ttl)
-        .fetch_optional(&service.db)
+        .fetch_optional(db)
         .await
     }
 }
