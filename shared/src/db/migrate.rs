@@ -5,14 +5,24 @@
 //! Here all pending migrations run in one transaction, and the lock goes with it.
 
 use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::{PgConnection, PgPool};
 
 use super::transaction::{TxOptions, begin};
+
+/// All steps of one owner: the application, or a library that brings tables of its own. Each has its
+/// own numbers, so that none has to know what the others come to add.
+#[derive(Debug, Clone, Copy)]
+pub struct Migrations<'a> {
+    /// Never changes; a library's has a slash in it, as in `shared/queue`.
+    pub owner: &'a str,
+    /// In the order of their versions.
+    pub steps: &'a [Migration],
+}
 
 /// One step of the schema. Never edit one that has been applied anywhere: add another.
 #[derive(Debug, Clone, Copy)]
 pub struct Migration {
-    /// Greater than the one before it.
+    /// Greater than the one before it of the same owner.
     pub version: i64,
     /// What it does, for messages.
     pub name: &'static str,
@@ -25,36 +35,52 @@ pub struct Migration {
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// The list itself is wrong: a mistake in the program.
-    #[error("migration {version} does not come after the one before it")]
+    #[error("migration {version} of {owner} does not come after the one before it")]
     Order {
+        /// Whose list it is.
+        owner: String,
         /// The offending one.
         version: i64,
     },
+    /// Two lists have the same owner: a mistake in the program.
+    #[error("{owner} has two lists of migrations")]
+    Twice {
+        /// Whose.
+        owner: String,
+    },
     /// It was applied with another text. Whoever edited it must put it back and add a new one.
-    #[error("migration {version} ({name}) was changed after it was applied")]
+    #[error("migration {version} of {owner} ({name}) was changed after it was applied")]
     Changed {
+        /// Whose it is.
+        owner: String,
         /// Its version.
         version: i64,
         /// Its name today.
         name: &'static str,
     },
     /// The database is ahead of us or on another branch: an older program must not touch it.
-    #[error("the database has migration {version}, which this program does not know")]
+    #[error("the database has migration {version} of {owner}, which this program does not know")]
     Unknown {
+        /// Whose it is.
+        owner: String,
         /// The version found.
         version: i64,
     },
     /// It comes before one that was applied already, so that two databases would differ.
-    #[error("migration {version} ({name}) is older than the last one that was applied")]
+    #[error("migration {version} of {owner} ({name}) is older than the last one that was applied")]
     Late {
+        /// Whose it is.
+        owner: String,
         /// Its version.
         version: i64,
         /// Its name.
         name: &'static str,
     },
     /// Its SQL fails. Nothing of this run was applied.
-    #[error("migration {version} ({name}) fails: {error}")]
+    #[error("migration {version} of {owner} ({name}) fails: {error}")]
     Failed {
+        /// Whose it is.
+        owner: String,
         /// Its version.
         version: i64,
         /// Its name.
@@ -69,19 +95,28 @@ pub enum MigrateError {
 
 /// Applies what is pending, all or nothing, in the first schema of the search path. How many.
 ///
-/// Instances that start at once wait for each other.
+/// Instances that start at once wait for each other. What other owners have applied is left alone:
+/// another program may have put it there.
 ///
 /// # Errors
 /// See `MigrateError`; nothing was applied then.
 ///
 /// # Cancel safety
 /// Safe: a transaction that was not committed is rolled back.
-pub async fn migrate(pool: &PgPool, migrations: &[Migration]) -> Result<usize, MigrateError> {
-    for pair in migrations.windows(2) {
-        if pair[1].version <= pair[0].version {
-            return Err(MigrateError::Order {
-                version: pair[1].version,
+pub async fn migrate(pool: &PgPool, migrations: &[Migrations<'_>]) -> Result<usize, MigrateError> {
+    for (at, of) in migrations.iter().enumerate() {
+        if migrations[..at].iter().any(|other| other.owner == of.owner) {
+            return Err(MigrateError::Twice {
+                owner: of.owner.to_owned(),
             });
+        }
+        for pair in of.steps.windows(2) {
+            if pair[1].version <= pair[0].version {
+                return Err(MigrateError::Order {
+                    owner: of.owner.to_owned(),
+                    version: pair[1].version,
+                });
+            }
         }
     }
     let mut tx = begin(pool, &TxOptions::default()).await?;
@@ -92,18 +127,22 @@ pub async fn migrate(pool: &PgPool, migrations: &[Migration]) -> Result<usize, M
          set local statement_timeout = '5min';
          select pg_advisory_xact_lock(hashtextextended(current_schema() || '.migrations', 0));
          create table if not exists schema_migrations (
-             version bigint primary key,
+             owner text not null,
+             version bigint not null,
              name text not null,
              checksum text not null,
-             applied_at timestamptz not null default clock_timestamp()
+             applied_at timestamptz not null default clock_timestamp(),
+             primary key (owner, version)
          )",
     )
     .execute(&mut *tx)
     .await?;
     let mut applied = 0;
-    for migration in pending(&mut tx, migrations).await? {
-        apply(&mut tx, migration).await?;
-        applied += 1;
+    for of in migrations {
+        for migration in pending(&mut tx, of).await? {
+            apply(&mut tx, of.owner, migration).await?;
+            applied += 1;
+        }
     }
     tx.commit().await?;
     Ok(applied)
@@ -111,45 +150,51 @@ pub async fn migrate(pool: &PgPool, migrations: &[Migration]) -> Result<usize, M
 
 async fn pending<'a>(
     connection: &mut PgConnection,
-    migrations: &'a [Migration],
+    of: &Migrations<'a>,
 ) -> Result<Vec<&'a Migration>, MigrateError> {
-    let rows = sqlx::query("select version, checksum from schema_migrations order by version")
-        .fetch_all(connection)
-        .await?;
-    let mut last = i64::MIN;
-    for row in &rows {
-        let (version, found): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
-        let known = migrations.iter().find(|known| known.version == version);
-        let migration = known.ok_or(MigrateError::Unknown { version })?;
-        if checksum(migration.sql) != found {
+    let owner = || of.owner.to_owned();
+    let rows: Vec<(i64, String)> = sqlx::query_as(
+        "select version, checksum from schema_migrations where owner = $1 order by version",
+    )
+    .bind(of.owner)
+    .fetch_all(connection)
+    .await?;
+    for (version, found) in &rows {
+        let known = of.steps.iter().find(|known| known.version == *version);
+        let migration = known.ok_or_else(|| MigrateError::Unknown {
+            owner: owner(),
+            version: *version,
+        })?;
+        if checksum(migration.sql) != *found {
             return Err(MigrateError::Changed {
-                version,
+                owner: owner(),
+                version: *version,
                 name: migration.name,
             });
         }
-        last = version;
     }
-    let mut pending = Vec::new();
-    for migration in migrations {
-        let is_applied = rows
-            .iter()
-            .any(|row| row.try_get(0).ok() == Some(migration.version));
-        if is_applied {
-            continue;
-        }
-        if migration.version < last {
-            return Err(MigrateError::Late {
-                version: migration.version,
-                name: migration.name,
-            });
-        }
-        pending.push(migration);
+    let is_applied = |migration: &&Migration| {
+        rows.iter()
+            .any(|(version, _)| *version == migration.version)
+    };
+    let pending: Vec<&Migration> = of.steps.iter().filter(|step| !is_applied(step)).collect();
+    match (pending.first(), rows.last()) {
+        (Some(first), Some((last, _))) if first.version < *last => Err(MigrateError::Late {
+            owner: owner(),
+            version: first.version,
+            name: first.name,
+        }),
+        _ => Ok(pending),
     }
-    Ok(pending)
 }
 
-async fn apply(connection: &mut PgConnection, migration: &Migration) -> Result<(), MigrateError> {
+async fn apply(
+    connection: &mut PgConnection,
+    owner: &str,
+    migration: &Migration,
+) -> Result<(), MigrateError> {
     let failed = |error| MigrateError::Failed {
+        owner: owner.to_owned(),
         version: migration.version,
         name: migration.name,
         error,
@@ -158,7 +203,10 @@ async fn apply(connection: &mut PgConnection, migration: &Migration) -> Result<(
         .execute(&mut *connection)
         .await
         .map_err(failed)?;
-    sqlx::query("insert into schema_migrations (version, name, checksum) values ($1, $2, $3)")
+    let insert = "insert into schema_migrations (owner, version, name, checksum)
+                  values ($1, $2, $3, $4)";
+    sqlx::query(insert)
+        .bind(owner)
         .bind(migration.version)
         .bind(migration.name)
         .bind(checksum(migration.sql))

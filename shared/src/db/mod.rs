@@ -5,6 +5,6 @@ mod migrate;
 mod pool;
 mod transaction;
 
-pub use migrate::{MigrateError, Migration, migrate};
+pub use migrate::{MigrateError, Migration, Migrations, migrate};
 pub use pool::{PoolSettings, acquire, connect, connect_lazy};
 pub use transaction::{Isolation, SqlFailure, TxOptions, begin, transaction};

@@ -54,15 +54,18 @@ pub use keys::{Keys, Terms, clean_up, keep_clean};
 pub use layer::{Idempotency, IdempotencyLayer};
 pub use options::{HangUp, MissingKey, Options, Unkept};
 
-use crate::db::Migration;
+use crate::db::{Migration, Migrations};
 
 /// What the keys need in the database, for programs that migrate by `db::migrate`: put it into your
-/// list. Versions 1000 to 1999 are this crate's.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1003,
-    name: "idempotency",
-    sql: include_str!("../../../migrations/shared/0003_idempotency.sql"),
-}];
+/// list.
+pub const MIGRATIONS: Migrations<'static> = Migrations {
+    owner: "shared/idempotency",
+    steps: &[Migration {
+        version: 1,
+        name: "keys",
+        sql: include_str!("../../../migrations/shared/idempotency/0001_keys.sql"),
+    }],
+};
 
 /// What a request finds when it comes with a key.
 #[derive(Debug, Clone, PartialEq, Eq)]

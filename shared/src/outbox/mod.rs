@@ -55,7 +55,7 @@
 //! an event is waiting or it is not, and a relay takes what waits: there is no position that could
 //! run ahead of a late commit.
 //!
-//! The tables are `migrations/shared/0002_outbox.sql`; give [`MIGRATION`] to `db::migrate`.
+//! The tables are those of `migrations/shared/outbox`; give [`MIGRATIONS`] to `db::migrate`.
 
 mod error;
 mod event;
@@ -70,6 +70,8 @@ mod clean;
 mod lag;
 mod stuck;
 
+use crate::db::{Migration, Migrations};
+
 pub use clean::clean_up;
 pub use error::OutboxError;
 pub use event::Event;
@@ -79,8 +81,11 @@ pub use stage::{stage, stage_all};
 pub use stuck::{Stuck, discard, retry, stuck};
 
 /// The outbox's tables, for the list of migrations of a program that has one.
-pub const MIGRATION: crate::db::Migration = crate::db::Migration {
-    version: 2_001,
-    name: "outbox",
-    sql: include_str!("../../../migrations/shared/0002_outbox.sql"),
+pub const MIGRATIONS: Migrations<'static> = Migrations {
+    owner: "shared/outbox",
+    steps: &[Migration {
+        version: 1,
+        name: "events",
+        sql: include_str!("../../../migrations/shared/outbox/0001_events.sql"),
+    }],
 };

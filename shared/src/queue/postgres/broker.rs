@@ -112,7 +112,7 @@ async fn table(pool: &PgPool, create: bool) -> Result<i64, QueueError> {
         let made = async {
             let mut tx = begin(pool, &TxOptions::default()).await?;
             sqlx::query(sql::CREATION_LOCK).execute(&mut *tx).await?;
-            for migration in sql::MIGRATIONS {
+            for migration in sql::MIGRATIONS.steps {
                 sqlx::raw_sql(migration.sql).execute(&mut *tx).await?;
             }
             tx.commit().await

@@ -3,15 +3,18 @@
 //! All positions and leases travel in arrays, so that a batch is one statement and one round trip,
 //! prepared once for each connection.
 
-use crate::db::Migration;
+use crate::db::{Migration, Migrations};
 
 /// What the queue needs in the database, for programs that migrate by `db::migrate`: put it into
-/// your list. Versions 1000 to 1999 are this crate's.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1001,
-    name: "queue",
-    sql: include_str!("../../../../migrations/shared/0001_queue.sql"),
-}];
+/// your list.
+pub const MIGRATIONS: Migrations<'static> = Migrations {
+    owner: "shared/queue",
+    steps: &[Migration {
+        version: 1,
+        name: "messages",
+        sql: include_str!("../../../../migrations/shared/queue/0001_messages.sql"),
+    }],
+};
 
 /// One lock, so that two programs that start at once do not both make the tables, which "if not
 /// exists" does not prevent.

@@ -68,7 +68,7 @@ impl Database {
         let server = Server::find_or_start().await?;
         let schema = server.postgres.fresh_schema().await?;
         let pool = connect_lazy(schema.options(), &PoolSettings::default());
-        migrate(&pool, MIGRATIONS).await.unwrap();
+        migrate(&pool, &[MIGRATIONS]).await.unwrap();
         Ok(Self {
             schema,
             pool,

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use shared::db::{PoolSettings, TxOptions, begin, connect_lazy, migrate};
-use shared::outbox::{Event, MIGRATION, OutboxError, stage_all};
+use shared::outbox::{Event, MIGRATIONS, OutboxError, stage_all};
 use shared::queue::Message;
 use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
@@ -32,7 +32,7 @@ impl Ledger {
     }
 
     pub(super) async fn create(&self) {
-        migrate(&self.pool, &[MIGRATION]).await.unwrap();
+        migrate(&self.pool, &[MIGRATIONS]).await.unwrap();
         // No unique constraint on the effects: whether there are two is what is asked.
         sqlx::raw_sql(
             "create table starts (

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use shared::db::{PoolSettings, TxOptions, begin, connect_lazy, migrate};
-use shared::outbox::{Event, MIGRATION, Relay, RelayOptions, stage_all};
+use shared::outbox::{Event, MIGRATIONS, Relay, RelayOptions, stage_all};
 use shared::queue::{
     Backoff, Consumer, ConsumerOptions, DeadLetter, Depth, Message, Queue, QueueError,
 };
@@ -40,7 +40,7 @@ impl Outbox {
             ..PoolSettings::default()
         };
         let pool = connect_lazy(schema.options(), &settings);
-        migrate(&pool, &[MIGRATION]).await.unwrap();
+        migrate(&pool, &[MIGRATIONS]).await.unwrap();
         Ok(Self { pool, schema })
     }
 
