@@ -166,10 +166,10 @@ fn troubles(runs: &[&Value]) -> Vec<String> {
                     jobs - done
                 ));
             }
-            Some("stalled") => note(format!(
-                "all done, but {} never shown as finished",
-                count(&run["left"])
-            )),
+            Some("stalled") => note(match run["left"].as_u64() {
+                Some(left) => format!("all done, but {left} never shown as finished"),
+                None => "all done, but it did not say in time what is finished".to_owned(),
+            }),
             status => note(format!(
                 "{}: {}",
                 status.unwrap_or("no status"),

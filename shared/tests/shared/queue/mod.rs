@@ -24,20 +24,12 @@ pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
         #[cfg(feature = "kafka")]
         kafka::tests(),
         postgres::tests(),
-        on_request(rabbitmq::tests()),
+        rabbitmq::tests(),
         redis::tests(),
         #[cfg(feature = "sqs")]
         sqs::tests(),
     ];
     tests.into_iter().flatten().collect()
-}
-
-/// RabbitMQ's backend still fails one run in ten or so, where connections are cut: until that is
-/// cured its trials are shown as ignored, and run where `QUEUE_TRIALS` names them.
-fn on_request(trials: Vec<libtest_mimic::Trial>) -> Vec<libtest_mimic::Trial> {
-    let asked = std::env::var("QUEUE_TRIALS").is_ok_and(|names| names.contains("rabbitmq"));
-    let ignored = |trial: libtest_mimic::Trial| trial.with_ignored_flag(!asked);
-    trials.into_iter().map(ignored).collect()
 }
 
 /// That every receipt was settled, and none had lost its lease.
