@@ -27,6 +27,7 @@ impl Protocol for LeaseWithoutFencing {
         // Whatever token the row has by now, which is to have none.
         let mut db = service.db.acquire().await?;
         let row = self.look(&mut db, job).await?;
+        // Back before the next is asked for: to hold one and wait for another is a deadlock.
         drop(db);
         let token = row.map_or(token, |row| row.token);
         Reference.finish(service, job, token, settled).await
