@@ -20,7 +20,7 @@ mod problem;
 mod request_id;
 mod serve;
 
-pub use json::Json;
+pub use json::{Json, read_object};
 pub use manners::Manners;
 pub use problem::Problem;
 pub use request_id::RequestId;

@@ -35,6 +35,11 @@ impl Problem {
         }
     }
 
+    /// 422: the body can be read, and is not within the limits that `detail` names.
+    pub fn invalid_body(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "The body is not valid").detail(detail)
+    }
+
     /// What is particular to this occurrence, and what the client can do.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {

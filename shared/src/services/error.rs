@@ -108,6 +108,10 @@ pub enum ServiceError {
         variable: &'static str,
     },
 
+    /// A standby cannot replay what its primary does not log.
+    #[error("this server keeps no log for a standby: start it with `Options::replicated`")]
+    KeepsNoLog,
+
     /// The server is stopped, or was killed, and not restarted yet.
     #[error("the private {0} is not running: restart it first")]
     NotRunning(&'static str),

@@ -25,6 +25,12 @@ pub(super) fn redis() -> String {
     )
 }
 
+/// What to do without MariaDB.
+pub(super) fn mariadb() -> String {
+    let install = System::this().mariadb();
+    format!("no MariaDB server on this machine\nInstall one:     {install}")
+}
+
 /// Systems that differ in how a package is installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum System {
@@ -91,6 +97,18 @@ impl System {
             Self::Suse => "sudo zypper install redis",
             Self::MacOs => "brew install redis",
             Self::Other => "your system's package of Redis (7 or newer) or Valkey",
+        }
+    }
+
+    fn mariadb(self) -> &'static str {
+        match self {
+            Self::Debian => "sudo apt-get install mariadb-server",
+            Self::Fedora => "sudo dnf install mariadb-server",
+            Self::Arch => "sudo pacman -S mariadb",
+            Self::Alpine => "sudo apk add mariadb",
+            Self::Suse => "sudo zypper install mariadb",
+            Self::MacOs => "brew install mariadb",
+            Self::Other => "your system's package of the MariaDB server",
         }
     }
 }

@@ -24,15 +24,18 @@
 //! ```
 
 pub mod guard;
+mod mariadb;
 mod postgres;
 mod redis;
 mod schema;
+mod standby;
 
 mod admin;
 mod archive;
 mod error;
 mod folder;
 mod install_help;
+mod postgres_options;
 mod postgres_server;
 mod private;
 mod processes;
@@ -45,9 +48,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use error::ServiceError;
 pub use folder::target_folder;
-pub use postgres::{Options, Postgres};
+pub use mariadb::MariaDb;
+pub use postgres::Postgres;
+pub use postgres_options::Options;
 pub use redis::{Keyspace, Redis, RedisOptions};
 pub use schema::Schema;
+pub use standby::{Lsn, Positions, Standby};
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,88 +9,20 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, Row};
 
 use super::admin::Admin;
-use super::archive::{self, Download};
+use super::archive;
 use super::folder::ServicesFolder;
 use super::install_help;
-use super::postgres_server::{self, Start};
+use super::postgres_options::Options;
+use super::postgres_server::{self, Follows, Start};
 use super::private::Private;
-use super::programs::{Places, PostgresPrograms};
+use super::programs::PostgresPrograms;
 use super::schema::Leases;
 use super::{ServiceError, Upstream};
 
-const VARIABLE: &str = "DATABASE_URL";
+pub(super) const VARIABLE: &str = "DATABASE_URL";
 
 /// A server that the user named gets this long to answer before we call it unreachable.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-
-/// Where to look for PostgreSQL, and how to start it.
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub(super) url: Option<String>,
-    pub(super) places: Places,
-    pub(super) download: Download,
-    pub(super) folder: Option<PathBuf>,
-    pub(super) tcp: bool,
-    pub(super) settings: Vec<(String, String)>,
-}
-
-impl Options {
-    /// What the environment says: `DATABASE_URL`, `PATH`, `CARGO_TARGET_DIR`, and for a download
-    /// `KATA_POSTGRES_DOWNLOAD` (another base address, or `off`) and `KATA_CACHE_DIR`.
-    pub fn from_env() -> Self {
-        Self {
-            url: super::variable(VARIABLE),
-            places: Places::usual(std::env::var_os("PATH")),
-            download: Download::from_env(),
-            folder: None,
-            tcp: false,
-            settings: Vec::new(),
-        }
-    }
-
-    /// Uses the server at this address, or none that was named if `None`.
-    #[must_use]
-    pub fn url(mut self, url: Option<String>) -> Self {
-        self.url = url;
-        self
-    }
-
-    /// Looks for programs in these folders only.
-    #[must_use]
-    pub fn programs_in<P: Into<PathBuf>>(mut self, folders: impl IntoIterator<Item = P>) -> Self {
-        self.places = Places::only(folders.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Downloads from this base address into this folder if no program is found.
-    #[must_use]
-    pub fn download(mut self, base: impl Into<String>, cache: impl Into<PathBuf>) -> Self {
-        self.download = Download::from(base.into(), cache.into());
-        self
-    }
-
-    /// Keeps data below this folder, and not below the target folder.
-    #[must_use]
-    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.folder = Some(folder.into());
-        self
-    }
-
-    /// Has a private server listen on a free loopback port too. Its address is then that port.
-    #[must_use]
-    pub fn tcp(mut self) -> Self {
-        self.tcp = true;
-        self
-    }
-
-    /// One more line in a private server's `postgresql.conf`, which beats ours:
-    /// `setting("wal_level", "replica")`.
-    #[must_use]
-    pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.settings.push((name.into(), value.into()));
-        self
-    }
-}
 
 /// A PostgreSQL server that answers. Clones are handles to the same one.
 ///
@@ -120,7 +52,9 @@ enum Origin {
     },
     Private {
         server: Arc<Mutex<Private>>,
-        programs: PathBuf,
+        programs: PostgresPrograms,
+        /// What it was asked to do differently, for a standby to do the same.
+        settings: Vec<(String, String)>,
         ready_in: Duration,
         downloaded: bool,
     },
@@ -143,15 +77,56 @@ impl Postgres {
         }
         let began = Instant::now();
         let options = options.clone();
-        let (server, connect, programs, downloaded) =
-            super::blocking(move || start(&options)).await?;
-        let admin = Admin::start(connect.clone())?;
-        let server = Arc::new(Mutex::new(server));
-        wait_until_ready(&server, &connect).await?;
+        let started = super::blocking(move || start(options)).await?;
         // Schema `public` is everybody's by default; roles of different checks share nothing.
-        let sql = "revoke all on schema public from public; \
-                   select current_setting('server_version') as version";
-        let rows = admin.batch(sql.to_owned()).await?;
+        let first = "revoke all on schema public from public;";
+        Self::private(began, started, first).await
+    }
+
+    /// A standby of this server under a name, which reaches it through a port on 127.0.0.1. It
+    /// answers, but may not have begun to stream.
+    pub(super) async fn follow(&self, port: u16, name: &str) -> Result<Self, ServiceError> {
+        let began = Instant::now();
+        let Origin::Private {
+            programs,
+            settings,
+            downloaded,
+            ..
+        } = &self.inner.origin
+        else {
+            return Err(self.not_private("make a standby of"));
+        };
+        let (programs, downloaded) = (programs.clone(), *downloaded);
+        let start = Start {
+            tcp: false,
+            settings: settings.clone(),
+            follows: Some(Follows {
+                port,
+                name: name.to_owned(),
+            }),
+        };
+        let start = move |primary: &mut Private| {
+            let (server, connect) = postgres_server::start(primary.services(), &programs, &start)?;
+            Ok(Started {
+                server,
+                connect,
+                programs,
+                settings: start.settings,
+                downloaded,
+            })
+        };
+        let started = self.with_server("make a standby of", start).await?;
+        Self::private(began, started, "").await
+    }
+
+    /// A private server that was just started, once it answers; `first` is done before all else.
+    async fn private(began: Instant, started: Started, first: &str) -> Result<Self, ServiceError> {
+        let connect = started.connect;
+        let admin = Admin::start(connect.clone())?;
+        let server = Arc::new(Mutex::new(started.server));
+        wait_until_ready(&server, &connect).await?;
+        let sql = format!("{first} select current_setting('server_version') as version");
+        let rows = admin.batch(sql).await?;
         let version = rows.first().map(|row| row.try_get("version")).transpose();
         Ok(Self {
             inner: Arc::new(Inner {
@@ -161,9 +136,10 @@ impl Postgres {
                 version: version.map_err(ServiceError::Sql)?.unwrap_or_default(),
                 origin: Origin::Private {
                     server,
-                    programs,
+                    programs: started.programs,
+                    settings: started.settings,
                     ready_in: began.elapsed(),
-                    downloaded,
+                    downloaded: started.downloaded,
                 },
                 options: connect,
                 admin,
@@ -328,7 +304,7 @@ impl Postgres {
             .await?
             .join("data");
         match &self.inner.origin {
-            Origin::Private { programs, .. } => Ok((programs.clone(), data)),
+            Origin::Private { programs, .. } => Ok((programs.bin.clone(), data)),
             Origin::Named { .. } => Ok((PathBuf::new(), data)),
         }
     }
@@ -354,17 +330,21 @@ impl Postgres {
         }
     }
 
+    fn not_private(&self, action: &'static str) -> ServiceError {
+        ServiceError::NotPrivate {
+            action,
+            address: self.upstream().to_string(),
+            variable: VARIABLE,
+        }
+    }
+
     async fn with_server<T: Send + 'static>(
         &self,
         action: &'static str,
         work: impl FnOnce(&mut Private) -> Result<T, ServiceError> + Send + 'static,
     ) -> Result<T, ServiceError> {
         match &self.inner.origin {
-            Origin::Named { address } => Err(ServiceError::NotPrivate {
-                action,
-                address: address.clone(),
-                variable: VARIABLE,
-            }),
+            Origin::Named { .. } => Err(self.not_private(action)),
             Origin::Private { server, .. } => {
                 let server = Arc::clone(server);
                 super::blocking(move || work(&mut super::lock(&server))).await
@@ -373,8 +353,17 @@ impl Postgres {
     }
 }
 
-/// Ways 2 to 4. Blocks. The server, how to connect, its programs, and whether they were downloaded.
-fn start(options: &Options) -> Result<(Private, PgConnectOptions, PathBuf, bool), ServiceError> {
+/// A private server that may not answer yet.
+struct Started {
+    server: Private,
+    connect: PgConnectOptions,
+    programs: PostgresPrograms,
+    settings: Vec<(String, String)>,
+    downloaded: bool,
+}
+
+/// Ways 2 to 4. Blocks.
+fn start(options: Options) -> Result<Started, ServiceError> {
     let found = PostgresPrograms::find(&options.places)?;
     let downloaded = found.is_none();
     let programs = match found {
@@ -387,10 +376,17 @@ fn start(options: &Options) -> Result<(Private, PgConnectOptions, PathBuf, bool)
     folder.sweep()?;
     let start = Start {
         tcp: options.tcp,
-        settings: options.settings.clone(),
+        settings: options.settings,
+        follows: None,
     };
     let (server, connect) = postgres_server::start(&folder, &programs, &start)?;
-    Ok((server, connect, programs.bin, downloaded))
+    Ok(Started {
+        server,
+        connect,
+        programs,
+        settings: start.settings,
+        downloaded,
+    })
 }
 
 /// Connects until the server lets us in; notices at once when it ends instead.

@@ -100,6 +100,11 @@ impl Private {
         running.ok_or(self.not_running())
     }
 
+    /// The folder that this instance and the templates are in.
+    pub(super) fn services(&self) -> &ServicesFolder {
+        &self.folder
+    }
+
     /// The folder of the instance.
     pub(super) fn folder(&self) -> Result<PathBuf, ServiceError> {
         let path = self

@@ -26,6 +26,12 @@ const LOCK_CLASS: i32 = 0x6b61_7461;
 /// A check that needs more connections at once than this has a leak.
 const CONNECTIONS: u32 = 64;
 
+/// A session that was told to end and has not by then is busy with what cannot be interrupted.
+const SESSIONS_END: Duration = Duration::from_secs(5);
+
+/// The server notifies nobody of the end of a session.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
 /// A login role and the schema that it owns. Nobody else has a right on it.
 ///
 /// Call `drop` when it is no longer needed. If that is forgotten, the schema goes with a private
@@ -166,10 +172,28 @@ impl Schema {
             if Instant::now() > deadline {
                 return Ok(false);
             }
-            // The server notifies nobody of the end of a session.
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
         Ok(true)
+    }
+
+    /// Makes it as it was at first: drops all that the role owns, and takes back what it has set for
+    /// its later sessions. Its sessions may stay, but must have no transaction open.
+    ///
+    /// # Errors
+    /// `NoAnswer` while the server is paused or stopped, or somebody holds a lock; `Sql`.
+    ///
+    /// # Cancel safety
+    /// Safe: it goes on to its end.
+    pub async fn empty(&self) -> Result<(), ServiceError> {
+        let role = identifier(&self.name);
+        let sql = format!(
+            "drop owned by {role} cascade;\
+             create schema {role} authorization {role};\
+             alter role {role} reset all;\
+             alter role {role} set search_path = {role};"
+        );
+        self.postgres.admin.batch(sql).await.map(drop)
     }
 
     /// Ends the role's sessions, and drops the schema, all in it, and the role.
@@ -248,22 +272,37 @@ async fn drop_all(admin: &Admin, names: Vec<String>) -> Result<(), ServiceError>
 }
 
 async fn drop_one(connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
-    // The session is told to end, and waited for: it may hold locks on what is to be dropped. A
-    // role that may no longer log in cannot come back in between.
     let role = identifier(name);
-    let nobody = "select pg_terminate_backend(pid, 5000) from pg_stat_activity";
     let exists = sqlx::query("select from pg_roles where rolname = $1").bind(name);
     if exists.fetch_optional(&mut *connection).await?.is_none() {
         return Ok(());
     }
+    // A role that may no longer log in cannot come back in between.
     batch(connection, format!("alter role {role} nologin")).await?;
-    batch(connection, format!("{nobody} where usename = '{name}'")).await?;
+    end_sessions(connection, name).await?;
     batch(
         connection,
         format!("drop owned by {role} cascade; drop role {role}"),
     )
     .await?;
     Ok(())
+}
+
+/// Tells the role's sessions to end and waits for it: they may hold locks on what is to be dropped.
+async fn end_sessions(connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
+    // `pg_terminate_backend` can wait as well, but looks again only every 100 ms.
+    let told = "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = $1";
+    let deadline = Instant::now() + SESSIONS_END;
+    loop {
+        let alive: i64 = sqlx::query_scalar(told)
+            .bind(name)
+            .fetch_one(&mut *connection)
+            .await?;
+        if alive == 0 || Instant::now() > deadline {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 async fn try_lock(connection: &mut PgConnection, run: u32) -> Result<bool, sqlx::Error> {

@@ -14,6 +14,7 @@ mod guard;
 mod http;
 mod idempotency;
 mod kills;
+mod mariadb;
 mod models;
 mod named;
 mod outbox;
@@ -22,6 +23,7 @@ mod queue;
 mod redis;
 mod resilience;
 mod role;
+mod standby;
 mod support;
 mod telemetry;
 mod telemetry_metrics;
@@ -36,8 +38,10 @@ fn main() -> std::process::ExitCode {
     let tests = [
         guard::tests(),
         postgres::tests(),
+        standby::tests(),
         named::tests(),
         download::tests(),
+        mariadb::tests(),
         redis::tests(),
         db::tests(),
         http::tests(),

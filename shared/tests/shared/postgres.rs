@@ -82,7 +82,10 @@ async fn start(folder: &TempDir) -> Result<Postgres, End> {
     Ok(Postgres::find_or_start(&options(folder)).await?)
 }
 
-async fn query(options: &sqlx::postgres::PgConnectOptions, sql: &str) -> Result<i64, sqlx::Error> {
+pub(crate) async fn query(
+    options: &sqlx::postgres::PgConnectOptions,
+    sql: &str,
+) -> Result<i64, sqlx::Error> {
     let mut connection = PgConnection::connect_with(options).await?;
     let sql = sqlx::AssertSqlSafe(sql.to_owned());
     let answer = sqlx::query_scalar(sql).fetch_one(&mut connection).await;
@@ -90,7 +93,10 @@ async fn query(options: &sqlx::postgres::PgConnectOptions, sql: &str) -> Result<
     answer
 }
 
-async fn execute(options: &sqlx::postgres::PgConnectOptions, sql: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn execute(
+    options: &sqlx::postgres::PgConnectOptions,
+    sql: &str,
+) -> Result<(), sqlx::Error> {
     let mut connection = PgConnection::connect_with(options).await?;
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
         .execute(&mut connection)
@@ -362,10 +368,11 @@ fn owner_with(role: &str, env: &[(&str, &str)]) -> Result<(Role, PathBuf), End> 
     Ok((owner, data))
 }
 
-async fn killed_owner_leaves_nothing(role: &str) -> Outcome {
+/// `there` is a file of the owner's data folder, by which it is the server that is meant.
+pub(crate) async fn killed_owner_leaves_nothing(role: &str, there: &str) -> Outcome {
     let folder = folder();
     let (mut owner, data) = owner(role, &folder)?;
-    assert!(data.join("postmaster.pid").is_file());
+    assert!(data.join(there).is_file());
     assert!(!processes_in(&data).is_empty());
     owner.kill();
     until("no process", || processes_in(folder.path()).is_empty()).await;
@@ -377,11 +384,11 @@ async fn killed_owner_leaves_nothing(role: &str) -> Outcome {
 }
 
 async fn a_killed_owner_leaves_no_process_and_no_folder() -> Outcome {
-    killed_owner_leaves_nothing("postgres").await
+    killed_owner_leaves_nothing("postgres", "postmaster.pid").await
 }
 
 async fn a_killed_owner_of_a_paused_server_leaves_nothing_either() -> Outcome {
-    killed_owner_leaves_nothing("postgres-paused").await
+    killed_owner_leaves_nothing("postgres-paused", "postmaster.pid").await
 }
 
 async fn an_owner_that_forgets_its_server_leaves_nothing_either() -> Outcome {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::routing::get;
 use shared::http::{Manners, serve, shutdown_signal};
 use shared::services::guard::{Guarded, OnOrphaned, Output, Program, Signal, User};
-use shared::services::{Options, Postgres, Redis, RedisOptions};
+use shared::services::{MariaDb, Options, Postgres, Redis, RedisOptions, ServiceError, Standby};
 
 pub(crate) const VARIABLE: &str = "SHARED_TEST_ROLE";
 
@@ -45,6 +45,25 @@ pub(crate) fn play(role: &str) -> ExitCode {
                 }
             }
         }
+        crate::standby::ROLE => {
+            let options = Options::from_env().replicated();
+            let started = runtime.block_on(async {
+                let primary = Postgres::find_or_start(&options).await?;
+                let standby = Standby::start(&primary).await?;
+                let (_, data) = standby.server().programs_and_data().await?;
+                Ok::<_, ServiceError>((primary, standby, data))
+            });
+            match started {
+                Ok((primary, standby, data)) => {
+                    println!("{} | {}", primary.describe(), data.display());
+                    Box::new((primary, standby))
+                }
+                Err(error) => {
+                    println!("error | {}", error.to_string().replace('\n', " / "));
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
         "redis" => match runtime.block_on(Redis::find_or_start(&RedisOptions::from_env())) {
             Ok(redis) => {
                 let keyspace = runtime.block_on(redis.fresh_keyspace()).unwrap();
@@ -55,6 +74,16 @@ pub(crate) fn play(role: &str) -> ExitCode {
                     keyspace.prefix()
                 );
                 Box::new((redis, keyspace))
+            }
+            Err(error) => {
+                println!("error | {}", error.to_string().replace('\n', " / "));
+                return ExitCode::FAILURE;
+            }
+        },
+        "mariadb" => match runtime.block_on(MariaDb::start()) {
+            Ok(mariadb) => {
+                println!("{}", mariadb.describe());
+                Box::new(mariadb)
             }
             Err(error) => {
                 println!("error | {}", error.to_string().replace('\n', " / "));
