@@ -69,8 +69,10 @@ fn kata() -> Kata {
         readme_es: "# Torniquete\n\n## El contrato\n\n`POST /enter {ticket}` → 200 `{people}`.\n",
         exercise_file: "katas/lab/examples/turnstile.rs",
         given: Given {
+            database: true,
             payment_provider: true,
             variables: &[("TICKET_TTL_MS", 15_000)],
+            ..Given::default()
         },
         steps: vec![
             Step {
@@ -125,6 +127,7 @@ fn kata() -> Kata {
         ],
         curl: &["curl -s $URL/enter --json '{\"ticket\": \"a\"}'"],
         experiment,
+        commands: &[],
     }
 }
 

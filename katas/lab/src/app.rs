@@ -29,6 +29,14 @@ pub enum EnvError {
         /// Its text.
         value: String,
     },
+    /// It is there and is not a whole number.
+    #[error("{name} is {value:?}: expected a whole number")]
+    NotANumber {
+        /// The variable.
+        name: String,
+        /// Its text.
+        value: String,
+    },
 }
 
 impl Env {
@@ -69,6 +77,18 @@ impl Env {
             })
     }
 
+    /// A variable that is a whole number: how many of something.
+    ///
+    /// # Errors
+    /// [`EnvError::Missing`], or [`EnvError::NotANumber`].
+    pub fn number(&self, name: &str) -> Result<usize, EnvError> {
+        let value = self.text(name)?;
+        value.parse().map_err(|_| EnvError::NotANumber {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        })
+    }
+
     /// All variables in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0
@@ -104,5 +124,20 @@ impl App {
     pub fn with_task(mut self, task: impl Future<Output = ()> + Send + 'static) -> Self {
         self.tasks.push(Box::pin(task));
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_is_no_number_is_named() {
+        let mut env = Env::new();
+        env.set("QUEUE_LIMIT", 20).set("FETCH_LIMIT", "-1");
+        assert_eq!(env.number("QUEUE_LIMIT"), Ok(20));
+        let wrong = env.number("FETCH_LIMIT").unwrap_err().to_string();
+        assert_eq!(wrong, r#"FETCH_LIMIT is "-1": expected a whole number"#);
+        assert!(env.number("OTHER").is_err());
     }
 }

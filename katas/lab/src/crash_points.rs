@@ -105,11 +105,15 @@ struct Agenda {
 const POINTS: [Point; 2] = [Point::Early, Point::Late];
 
 impl Agenda {
-    fn new() -> Self {
+    /// Without fakes there is no call to crash at.
+    fn new(has_fakes: bool) -> Self {
         Self {
             next: [1; 2],
             end: [MOST_ROUND_TRIPS; 2],
-            fakes: FakePoint::ALL.to_vec(),
+            fakes: match has_fakes {
+                true => FakePoint::ALL.to_vec(),
+                false => Vec::new(),
+            },
         }
     }
 
@@ -147,7 +151,7 @@ impl Agenda {
 }
 
 /// Plays a scene at every crash point: at each round trip early and late, and at the call to a
-/// fake if the scene makes one. Returns how many points there were, as a note.
+/// fake if the kata gives any. Returns how many points there were, as a note.
 ///
 /// The scene gets a running instance, crashes it, starts it again, and gives back what must still
 /// hold after one more restart; `None` if the crash did not come before the answer. `still` is
@@ -169,7 +173,8 @@ where
     Still: Fn(Lab, Instance, T) -> Kept,
     Kept: Future<Output = Judged>,
 {
-    let agenda = Mutex::new(Agenda::new());
+    let has_fakes = lab.place().fakes().next().is_some();
+    let agenda = Mutex::new(Agenda::new(has_fakes));
     let survey = Mutex::new(Survey::default());
     let play = async |stage: &Lab| -> Judged {
         let program = stage.start().await?;
@@ -232,8 +237,12 @@ where
         ));
     }
     let Survey { early, late, fakes } = *locked(&survey);
+    let at_calls = match has_fakes {
+        true => format!(", {fakes} at a call"),
+        false => String::new(),
+    };
     Ok(format!(
-        "{} crash points: {early} before and {late} after a round trip, {fakes} at a call",
+        "{} crash points: {early} before and {late} after a round trip{at_calls}",
         early + late + fakes
     ))
 }

@@ -7,13 +7,13 @@ use std::{
 };
 
 use http::Method;
-use sqlx::PgPool;
 
 use crate::{
     app::Env,
     client::Request,
+    fronts::Fronts,
     history::History,
-    implementation::{Implementation, Output, Process, StartError},
+    implementation::{Implementation, Output, Process, StartError, Threads},
     proxy::Front,
     verdict::{Judged, Promise, Stop},
 };
@@ -21,15 +21,18 @@ use crate::{
 /// How long the server may take to notice that a crashed instance's sessions are gone.
 const SESSIONS_GONE: Duration = Duration::from_secs(30);
 
+/// The same when nobody needs to know: what is at work for longer is ended by force.
+const SOON: Duration = Duration::from_millis(200);
+
 /// What an instance is started with.
 pub(crate) struct Setting {
     pub(crate) name: String,
     pub(crate) implementation: Implementation,
     pub(crate) env: Env,
-    pub(crate) front: Arc<Front>,
+    /// Before the database and its replica, if there are any.
+    pub(crate) fronts: Fronts,
     pub(crate) history: History,
     pub(crate) start_timeout: Duration,
-    pub(crate) admin: PgPool,
     pub(crate) output: Output,
 }
 
@@ -78,8 +81,33 @@ impl Instance {
     }
 
     /// The proxy between it and the database.
+    ///
+    /// # Panics
+    /// If the kata's map gives no database.
     pub fn front(&self) -> &Front {
-        &self.0.setting.front
+        let database = self.fronts().database.as_ref();
+        &database.expect("the kata's map gives a database").front
+    }
+
+    /// The proxy between it and the replica.
+    ///
+    /// # Panics
+    /// If the check does not ask for a replica.
+    pub fn replica_front(&self) -> &Front {
+        let replica = self.fronts().replica.as_ref();
+        &replica.expect("the check asks for a replica").front
+    }
+
+    /// What its threads have done until now. A program in process is not told apart from the lab
+    /// around it, so only a check that runs alone learns something from that. `None` where nobody can
+    /// tell: a program on another machine or somebody else's, or no Linux.
+    pub async fn threads(&self) -> Option<Threads> {
+        let process = self.0.process.lock().await;
+        process.as_ref().and_then(Process::threads)
+    }
+
+    pub(crate) fn fronts(&self) -> &Fronts {
+        &self.0.setting.fronts
     }
 
     pub(crate) fn history(&self) -> &History {
@@ -118,12 +146,11 @@ impl Instance {
             .note("lab", format!("{} crashes", self.name()));
         // Silence first, so that nothing that the dying instance still says reaches the server,
         // then kill, then cut, which discards what was held.
-        let front = self.front();
-        front.silence();
+        self.fronts().silence();
         if let Some(process) = self.0.process.lock().await.take() {
             process.crash().await;
         }
-        self.sessions_gone(front.cut()).await
+        Fronts::sessions_gone(self.fronts().cut(), SESSIONS_GONE, self.name()).await
     }
 
     /// Ends it politely and waits until its database sessions are gone.
@@ -134,12 +161,12 @@ impl Instance {
         self.must_be_ours("a stop")?;
         self.history()
             .note("lab", format!("{} is stopped", self.name()));
-        let sessions = self.front().backend_pids();
+        let sessions = self.fronts().sessions();
         if let Some(process) = self.0.process.lock().await.take() {
             process.stop().await;
         }
-        self.front().cut();
-        self.sessions_gone(sessions).await
+        self.fronts().cut();
+        Fronts::sessions_gone(sessions, SESSIONS_GONE, self.name()).await
     }
 
     /// Starts it again after a crash or a stop, with the same variables (another port).
@@ -148,8 +175,7 @@ impl Instance {
     /// [`Stop::Failed`] if it does not come up.
     pub async fn restart(&self) -> Judged {
         let setting = &self.0.setting;
-        setting.front.heal();
-        setting.front.speak();
+        self.fronts().heal();
         let mut process = self.0.process.lock().await;
         let started = Process::start(
             &setting.implementation,
@@ -175,12 +201,16 @@ impl Instance {
         }
     }
 
-    /// Ends it without any ceremony; the lab is done with it.
-    pub(crate) async fn end(&self) {
-        self.front().cut();
+    /// Ends it without any ceremony; the lab is done with it. False if the server may still be at
+    /// work for it.
+    pub(crate) async fn end(&self) -> bool {
+        let sessions = self.fronts().cut();
         if let Some(process) = self.0.process.lock().await.take() {
             process.crash().await;
         }
+        Fronts::sessions_gone(sessions, SOON, self.name())
+            .await
+            .is_ok()
     }
 
     fn must_be_ours(&self, what: &str) -> Judged {
@@ -189,36 +219,6 @@ impl Instance {
             false => Stop::not_run(format!(
                 "it needs {what}, which only the lab can cause (--cmd)"
             )),
-        }
-    }
-
-    async fn sessions_gone(&self, sessions: Vec<i32>) -> Judged {
-        let deadline = tokio::time::Instant::now() + SESSIONS_GONE;
-        loop {
-            let alive: i64 = match sqlx::query_scalar(
-                "select count(*) from pg_stat_activity where pid = any($1)",
-            )
-            .bind(&sessions)
-            .fetch_one(&self.0.setting.admin)
-            .await
-            {
-                Ok(alive) => alive,
-                Err(error) => {
-                    return Stop::inconclusive(format!(
-                        "the server does not say who is connected: {error}"
-                    ));
-                }
-            };
-            if alive == 0 {
-                return Ok(());
-            }
-            if tokio::time::Instant::now() >= deadline {
-                return Stop::inconclusive(format!(
-                    "{alive} sessions of {} did not end",
-                    self.name()
-                ));
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }

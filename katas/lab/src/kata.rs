@@ -41,15 +41,35 @@ pub struct Kata {
     pub curl: &'static [&'static str],
     /// The narrated run.
     pub experiment: crate::experiment::ExperimentFn,
+    /// Verbs that only this kata has.
+    pub commands: &'static [crate::command::Command],
 }
 
 /// What an implementation of this kata is given.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
+    /// `DATABASE_URL` and the same in parts: a schema in PostgreSQL.
+    pub database: bool,
+    /// `REPLICA_URL`: a streaming standby of that database, in the checks that ask for one
+    /// ([`Check::with_replica`]). In the others it is not set.
+    pub replica: bool,
+    /// SQL that makes the tables of the contract, run as the program's role before it is started.
+    /// Without a database it must be empty.
+    pub tables: &'static str,
     /// `PAYMENT_PROVIDER_URL`: the fake payment provider.
     pub payment_provider: bool,
+    /// `MAIL_URL`: the fake mail service.
+    pub mail: bool,
+    /// `WAREHOUSE_URL`: the fake warehouse.
+    pub warehouse: bool,
+    /// `APPROVAL_URL`: the fake that every sale is approved by.
+    pub approvals: bool,
+    /// `SLOW_URL`: the fake slow service.
+    pub slow_service: bool,
     /// The kata's own variables with values that suit most checks; `env` prints these.
     pub variables: &'static [(&'static str, u64)],
+    /// The kata's own variables that are text, and the same for every check.
+    pub texts: &'static [(&'static str, &'static str)],
 }
 
 /// One thing to build.
@@ -72,6 +92,8 @@ pub struct Check {
     pub think: &'static str,
     /// Measures time, so that nothing else may run beside it.
     pub alone: bool,
+    /// Its database has a replica.
+    pub replica: bool,
     run: CheckFn,
 }
 
@@ -113,6 +135,7 @@ impl Check {
             name,
             think,
             alone: false,
+            replica: false,
             run,
         }
     }
@@ -121,6 +144,14 @@ impl Check {
     #[must_use]
     pub fn alone(mut self) -> Self {
         self.alone = true;
+        self
+    }
+
+    /// The same check, in a lab whose database has a replica: it costs a server of its own, so it
+    /// is for the checks that need one.
+    #[must_use]
+    pub fn with_replica(mut self) -> Self {
+        self.replica = true;
         self
     }
 
@@ -200,6 +231,24 @@ impl Variant {
         }
     }
 
+    /// The implementation that the others are measured by.
+    pub fn reference<F, Fut>(app: F) -> Self
+    where
+        F: Fn(Env) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<App, BoxError>> + Send + 'static,
+    {
+        Self::new("reference", "reference", Kind::Reference, app)
+    }
+
+    /// The learner's own.
+    pub fn exercise<F, Fut>(app: F) -> Self
+    where
+        F: Fn(Env) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<App, BoxError>> + Send + 'static,
+    {
+        Self::new("exercise", "exercise", Kind::Exercise, app)
+    }
+
     /// Whether the check must fail on this variant; `None` for the exercise, which may do anything.
     pub fn must_fail(&self, check: &str) -> Option<bool> {
         match self.kind {
@@ -272,6 +321,14 @@ impl Kata {
                         variant.id
                     ));
                 }
+            }
+        }
+        for (_, check) in self.checks() {
+            if check.replica && !(self.given.replica && self.given.database) {
+                mistakes.push(format!(
+                    "{} asks for a replica, which is not given",
+                    check.name
+                ));
             }
         }
         for check in &names {

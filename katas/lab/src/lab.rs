@@ -12,13 +12,14 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sqlx::PgPool;
 
 use crate::{
-    fakes::PaymentProvider,
+    fakes::{Approvals, Intake, PaymentProvider, SlowService},
     grounds::Grounds,
     history::History,
     implementation::{Implementation, Output, StartError},
     instance::Instance,
     kata::Given,
     place::Place,
+    replica::{Lease, Replica},
     verdict::{Judged, Promise, Stop},
 };
 
@@ -54,16 +55,20 @@ pub(crate) struct Plan {
 }
 
 impl Lab {
-    pub(crate) async fn open(grounds: &Arc<Grounds>, plan: Plan) -> Judged<Self> {
+    pub(crate) async fn open(
+        grounds: &Arc<Grounds>,
+        plan: Plan,
+        lease: Option<Arc<Lease>>,
+    ) -> Judged<Self> {
         let history = History::new();
-        let place = Place::open(grounds, &plan.given, &history).await?;
+        let place = Place::open(grounds, &plan.given, lease, &history).await?;
         Ok(Self::on(Arc::new(place), plan, history))
     }
 
     /// A lab in a place that outlives it: the learner's own program runs there (`--url`).
     pub(crate) fn on(place: Arc<Place>, plan: Plan, history: History) -> Self {
-        if let Some(provider) = &place.provider {
-            provider.record_into(history.clone());
+        for fake in place.fakes() {
+            fake.record_into(history.clone());
         }
         let mut hasher = DefaultHasher::new();
         (plan.seed, &plan.check).hash(&mut hasher);
@@ -88,7 +93,7 @@ impl Lab {
     ///
     /// # Errors
     /// [`Stop::NotRun`] where there is one place only (`--url`).
-    pub(crate) async fn scene(&self, number: usize) -> Judged<Lab> {
+    pub async fn scene(&self, number: usize) -> Judged<Lab> {
         if !self.0.plan.implementation.is_ours() {
             return Stop::not_run(
                 "it needs fresh state for each scene, and a program that the lab starts (--cmd)",
@@ -96,13 +101,13 @@ impl Lab {
         }
         let mut plan = self.0.plan.clone();
         plan.check = format!("{} {number}", plan.check);
-        let lab = Lab::open(&self.0.place.grounds, plan).await?;
+        let lab = Lab::open(&self.0.place.grounds, plan, self.0.place.lease.clone()).await?;
         *lock(&lab.0.variables) = lock(&self.0.variables).clone();
         Ok(lab)
     }
 
     /// Takes the history of a scene as the evidence for the verdict on this lab.
-    pub(crate) fn adopt(&self, scene: &Lab) {
+    pub fn adopt(&self, scene: &Lab) {
         lock(&self.0.evidence).get_or_insert_with(|| (scene.0.history.clone(), scene.output()));
     }
 
@@ -188,14 +193,14 @@ impl Lab {
                 "it needs a second instance, which only the lab can start (--cmd)",
             );
         }
-        let front = match &self.0.place.standing_front {
-            Some(front) => front.clone(),
-            None => match self.0.place.grounds.open_front() {
-                Ok(front) => Arc::new(front),
+        let fronts = match &self.0.place.standing {
+            Some(fronts) => fronts.clone(),
+            None => match self.0.place.open_fronts(self.keeps_sessions()) {
+                Ok(fronts) => fronts,
                 Err(error) => return Stop::inconclusive(format!("no database front: {error}")),
             },
         };
-        let mut env = self.0.place.env(&front);
+        let mut env = self.0.place.env(&fronts);
         for (name, value) in &*lock(&self.0.variables) {
             env.set(*name, value);
         }
@@ -203,10 +208,9 @@ impl Lab {
             name: name.to_owned(),
             implementation: self.0.plan.implementation.clone(),
             env,
-            front,
+            fronts,
             history: self.0.history.clone(),
             start_timeout: self.0.plan.start_timeout,
-            admin: self.admin().clone(),
             output: output.clone(),
         })
         .await;
@@ -214,6 +218,12 @@ impl Lab {
             lock(&self.0.instances).push(instance.clone());
         }
         Ok(started)
+    }
+
+    /// Whether the sessions of one instance are kept for the next. A program of the learner's own
+    /// gets what the server gives, down to the last packet.
+    fn keeps_sessions(&self) -> bool {
+        matches!(self.0.plan.implementation, Implementation::InProcess { .. })
     }
 
     /// The fake payment provider of this lab.
@@ -228,14 +238,75 @@ impl Lab {
             .expect("the kata's map gives a payment provider")
     }
 
+    /// The fake mail service of this lab.
+    ///
+    /// # Panics
+    /// If the kata's map does not name it under `given`.
+    pub fn mail(&self) -> &Intake {
+        let mail = self.0.place.mail.as_ref();
+        mail.expect("the kata's map gives a mail service")
+    }
+
+    /// The fake warehouse of this lab.
+    ///
+    /// # Panics
+    /// If the kata's map does not name it under `given`.
+    pub fn warehouse(&self) -> &Intake {
+        let warehouse = self.0.place.warehouse.as_ref();
+        warehouse.expect("the kata's map gives a warehouse")
+    }
+
+    /// The fake that approves sales.
+    ///
+    /// # Panics
+    /// If the kata's map does not name it under `given`.
+    pub fn approvals(&self) -> &Approvals {
+        let approvals = self.0.place.approvals.as_ref();
+        approvals.expect("the kata's map gives approvals")
+    }
+
+    /// The fake slow service.
+    ///
+    /// # Panics
+    /// If the kata's map does not name it under `given`.
+    pub fn slow_service(&self) -> &SlowService {
+        let slow_service = self.0.place.slow_service.as_ref();
+        slow_service.expect("the kata's map gives a slow service")
+    }
+
+    /// Whether the database has a replica: in a check that asks for one, and for a program that
+    /// somebody else runs, which has one in all checks or in none.
+    pub fn has_replica(&self) -> bool {
+        self.0.place.lease.is_some()
+    }
+
+    /// The replica of the database.
+    ///
+    /// # Panics
+    /// If the check does not ask for one ([`Check::with_replica`](crate::Check::with_replica)).
+    pub fn replica(&self) -> Replica {
+        let lease = self.0.place.lease.clone();
+        let lease = lease.expect("the check asks for a replica");
+        Replica::new(lease, self.0.history.clone())
+    }
+
     /// A connection pool with the lab's own rights, past every front: for looking at what is there.
+    ///
+    /// # Panics
+    /// If the kata's map gives no database.
     pub fn admin(&self) -> &PgPool {
-        self.0.place.grounds.admin()
+        let access = self.0.place.access.as_ref();
+        let access = access.expect("the kata's map gives a database");
+        access.database.admin()
     }
 
     /// The schema that this lab's instances write to.
+    ///
+    /// # Panics
+    /// If the kata's map gives no database.
     pub fn schema(&self) -> &str {
-        &self.0.place.access.role
+        let access = self.0.place.access.as_ref();
+        &access.expect("the kata's map gives a database").role
     }
 
     /// The history of this check.
@@ -309,13 +380,14 @@ impl Lab {
     pub async fn close(self) {
         let instances = std::mem::take(&mut *lock(&self.0.instances));
         if !self.0.plan.implementation.is_ours() {
-            if let Some(provider) = &self.0.place.provider {
-                provider.reset();
-            }
+            self.0.place.reset().await;
             return;
         }
-        futures::future::join_all(instances.iter().map(Instance::end)).await;
-        self.0.place.give_back().await;
+        let ended = futures::future::join_all(instances.iter().map(Instance::end)).await;
+        match self.keeps_sessions() && ended.into_iter().all(|nothing_left| nothing_left) {
+            true => self.0.place.recycle().await,
+            false => self.0.place.give_back().await,
+        }
     }
 }
 

@@ -6,7 +6,6 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, stream};
-use tokio::sync::{RwLock, Semaphore};
 
 use crate::{
     grounds::Grounds,
@@ -14,18 +13,14 @@ use crate::{
     implementation::{Implementation, StartError},
     kata::{Check, Given, Kata},
     lab::{Lab, Plan},
+    limits::Limits,
     place::Place,
+    replica::Lease,
     verdict::{Finding, Judged, Stop, Verdict},
 };
 
 /// The last resort against a check that hangs; it never makes a `Failed`.
 const CHECK_DEADLINE: Duration = Duration::from_secs(400);
-
-/// How many in-process labs run at once: they wait most of their time.
-const LABS: usize = 32;
-
-/// How many labs with programs run at once: starting an interpreter is computing, not waiting.
-const PROGRAM_LABS: usize = 8;
 
 /// One run of the tool over one kata: its services, its seed, its limits.
 pub struct Session {
@@ -34,10 +29,7 @@ pub struct Session {
     seed: u64,
     start_timeout: Duration,
     // Shared by all sessions that differ in their seed only.
-    labs: Arc<Semaphore>,
-    program_labs: Arc<Semaphore>,
-    // Checks that measure take it for writing, all others for reading.
-    quiet: Arc<RwLock<()>>,
+    limits: Arc<Limits>,
     standing: Option<Arc<Place>>,
 }
 
@@ -62,9 +54,7 @@ impl Session {
             grounds,
             seed,
             start_timeout,
-            labs: Arc::new(Semaphore::new(LABS)),
-            program_labs: Arc::new(Semaphore::new(PROGRAM_LABS)),
-            quiet: Arc::default(),
+            limits: Arc::default(),
             standing: None,
         }
     }
@@ -72,8 +62,7 @@ impl Session {
     /// The same, for a program that somebody else runs in this place: one check at a time.
     pub(crate) fn in_place(self, place: Arc<Place>) -> Self {
         Self {
-            labs: Arc::new(Semaphore::new(1)),
-            program_labs: Arc::new(Semaphore::new(1)),
+            limits: Arc::new(Limits::one_at_a_time()),
             standing: Some(place),
             ..self
         }
@@ -87,9 +76,7 @@ impl Session {
             grounds: self.grounds.clone(),
             seed,
             start_timeout: self.start_timeout,
-            labs: self.labs.clone(),
-            program_labs: self.program_labs.clone(),
-            quiet: self.quiet.clone(),
+            limits: self.limits.clone(),
             standing: self.standing.clone(),
         }
     }
@@ -117,7 +104,46 @@ impl Session {
         let plan = self.plan(implementation, purpose);
         match &self.standing {
             Some(place) => Ok(Lab::on(place.clone(), plan, History::new())),
-            None => Lab::open(&self.grounds, plan).await,
+            None => Lab::open(&self.grounds, plan, None).await,
+        }
+    }
+
+    /// The same with a replica of the database, which may have to be started and to be waited for.
+    ///
+    /// # Errors
+    /// As [`Session::lab`]; [`Stop::NotRun`] if there can be no replica here.
+    pub async fn lab_with_replica(
+        &self,
+        implementation: &Implementation,
+        purpose: &str,
+    ) -> Judged<Lab> {
+        let lease = self.lease().await?;
+        self.lab_on(lease, implementation, purpose).await
+    }
+
+    /// A replica, unless the place that stands has one.
+    async fn lease(&self) -> Judged<Option<Arc<Lease>>> {
+        match &self.standing {
+            None => self.grounds.pair().await.map(Some),
+            Some(place) if place.lease.is_some() => Ok(None),
+            Some(_) => {
+                Stop::not_run("it needs a replica, and the open environment could not start one")
+            }
+        }
+    }
+
+    async fn lab_on(
+        &self,
+        lease: Option<Arc<Lease>>,
+        implementation: &Implementation,
+        purpose: &str,
+    ) -> Judged<Lab> {
+        match lease {
+            Some(lease) => {
+                let plan = self.plan(implementation, purpose);
+                Lab::open(&self.grounds, plan, Some(lease)).await
+            }
+            None => self.lab(implementation, purpose).await,
         }
     }
 
@@ -172,21 +198,15 @@ impl Session {
         step: usize,
         check: Check,
     ) -> Outcome {
-        let labs = match implementation {
-            Implementation::InProcess { .. } => &self.labs,
-            _ => &self.program_labs,
+        let turn = self.limits.line_up(&check);
+        // Before its turn: whoever waits for a replica keeps nobody from running who needs none.
+        let lease = match check.replica {
+            true => self.lease().await,
+            false => Ok(None),
         };
-        let _slot = labs.acquire().await;
-        let began;
-        let verdict = if check.alone {
-            let _alone = self.quiet.write().await;
-            began = Instant::now();
-            self.verdict(implementation, &check).await
-        } else {
-            let _beside_others = self.quiet.read().await;
-            began = Instant::now();
-            self.verdict(implementation, &check).await
-        };
+        let _turn = turn.comes(implementation).await;
+        let began = Instant::now();
+        let verdict = self.verdict(implementation, &check, lease).await;
         Outcome {
             step,
             check,
@@ -195,8 +215,17 @@ impl Session {
         }
     }
 
-    async fn verdict(&self, implementation: &Implementation, check: &Check) -> Verdict {
-        let lab = match self.lab(implementation, check.name).await {
+    async fn verdict(
+        &self,
+        implementation: &Implementation,
+        check: &Check,
+        lease: Judged<Option<Arc<Lease>>>,
+    ) -> Verdict {
+        let lease = match lease {
+            Ok(lease) => lease,
+            Err(stop) => return without_lab(*stop),
+        };
+        let lab = match self.lab_on(lease, implementation, check.name).await {
             Ok(lab) => lab,
             Err(stop) => return without_lab(*stop),
         };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use super::own::{Typed, described};
 use crate::kata::Kata;
 
 /// Every reader of JSON keeps a whole number up to here, and so does every repeat after it.
@@ -31,6 +32,10 @@ pub(super) struct Cli {
 
     #[command(subcommand)]
     pub(super) verb: Option<Verb>,
+
+    /// One of the kata's own verbs, instead of those above.
+    #[arg(skip)]
+    pub(super) own: Option<Typed>,
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -181,7 +186,17 @@ impl Cli {
                 kata.promise
             ))
             .after_help(ALL_HELP);
+        for own in kata.commands {
+            command = command.subcommand(described(own));
+        }
         let matches = command.try_get_matches_from_mut(line)?;
+        if let Some(typed) = Typed::read(kata.commands, &matches) {
+            return Ok(Self {
+                seed: matches.get_one("seed").copied(),
+                verb: None,
+                own: Some(typed),
+            });
+        }
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 

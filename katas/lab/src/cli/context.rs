@@ -64,8 +64,10 @@ impl Context {
     /// The services, found or started when they are first asked for.
     pub(super) async fn grounds(&self) -> Ran<&Arc<Grounds>> {
         let open = async || {
-            let _waiting = self.screen.waiting("PostgreSQL is coming up");
-            Grounds::open().await
+            let given = &self.kata.given;
+            let coming_up = given.database.then_some("PostgreSQL is coming up");
+            let _waiting = coming_up.map(|said| self.screen.waiting(said));
+            Grounds::open(given).await
         };
         Ok(self.grounds.get_or_try_init(open).await?)
     }

@@ -188,9 +188,7 @@ async fn judge(State(clerk): State<Arc<Clerk>>, headers: HeaderMap, body: Bytes)
             // Whoever asked has hung up: the checks end with the future above.
             () = tell.closed() => {}
         }
-        if let Some(provider) = &clerk.place.provider {
-            provider.reset();
-        }
+        clerk.place.reset().await;
     });
     let lines = stream::unfold(told, |mut told| async {
         let line = told.recv().await?;

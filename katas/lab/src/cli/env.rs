@@ -12,9 +12,11 @@ use super::{
 };
 use crate::{
     app::Env,
+    grounds::Grounds,
     history::History,
     implementation::free_port,
     place::Place,
+    replica::Lease,
     report::{Screen, text},
     runner::Session,
     verdict::Stop,
@@ -34,7 +36,11 @@ pub(super) async fn run(context: &Context, args: &EnvArgs) -> Ran {
     desk::refuse_second(context).await?;
     aside.line(context.headline("an environment for your program", "Ctrl-C ends it"));
     let grounds = context.grounds().await?.clone();
-    let mut place = Place::open(&grounds, &kata.given, &History::new())
+    let lease = match kata.given.replica {
+        true => replica(&grounds, &aside).await,
+        false => None,
+    };
+    let mut place = Place::open(&grounds, &kata.given, lease, &History::new())
         .await
         .map_err(|stop| match *stop {
             Stop::Inconclusive(why) | Stop::NotRun(why) | Stop::NotStarted(why) => {
@@ -42,13 +48,13 @@ pub(super) async fn run(context: &Context, args: &EnvArgs) -> Ran {
             }
             Stop::Failed { saw, .. } => Refusal::new(saw),
         })?;
-    let front = Arc::new(grounds.open_front()?);
-    let mut env = place.env(&front);
+    let fronts = place.open_fronts(false)?;
+    let mut env = place.env(&fronts);
     env.set("PORT", port);
     for (name, value) in kata.given.variables {
         env.set(*name, value);
     }
-    place.standing_front = Some(front);
+    place.standing = Some(fronts);
     let place = Arc::new(place);
     let session = Session::new(
         kata.clone(),
@@ -65,6 +71,19 @@ pub(super) async fn run(context: &Context, args: &EnvArgs) -> Ran {
         context.command(&format!("check --url http://127.0.0.1:{port}"))
     ));
     std::future::pending().await
+}
+
+/// A replica for the program, or word that there is none: most checks need none.
+async fn replica(grounds: &Grounds, aside: &Screen) -> Option<Arc<Lease>> {
+    match grounds.pair().await {
+        Ok(lease) => Some(lease),
+        Err(stop) => {
+            if let Stop::Inconclusive(why) | Stop::NotRun(why) = *stop {
+                aside.line(format!("REPLICA_URL is not set: {why}\n"));
+            }
+            None
+        }
+    }
 }
 
 /// The variables in a form that something can read.

@@ -138,7 +138,7 @@ pub(super) fn not_up(
     let Preflight { why, output } = preflight;
     let advice = match implementation {
         Implementation::Command { directory, .. } => format!(
-            "It is run by `sh -c` in {} with PORT, DATABASE_URL and the other variables of the contract. \
+            "It is run by `sh -c` in {} with PORT and the other variables of the contract. \
              It must listen on 127.0.0.1:$PORT and answer GET /health with 200 within {} s (--start-timeout).\n\
              What it must offer:       {}\n\
              The same variables, to try it by hand:  {}",

@@ -10,6 +10,7 @@ mod hint;
 mod judging;
 mod matrix;
 mod memory;
+mod own;
 mod serve;
 mod source;
 mod story;
@@ -27,6 +28,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(crate) use check::again;
 pub(crate) use context::command;
+pub(crate) use own::Lent;
 
 use crate::{
     kata::Kata,
@@ -43,6 +45,12 @@ const REFUSED: u8 = 2;
 /// Ends itself, and everything that it started, on SIGINT, SIGTERM and SIGHUP.
 pub fn main(kata: Kata) -> ExitCode {
     ExitCode::from(run(kata))
+}
+
+/// Whether these words can be typed after `cargo run -p <kata> --`.
+pub(crate) fn accepts(kata: &Kata, words: &[String]) -> bool {
+    let line = std::iter::once(kata.name).chain(words.iter().map(String::as_str));
+    Cli::read(kata, line.map(Into::into)).is_ok()
 }
 
 fn run(kata: Kata) -> u8 {
@@ -119,6 +127,9 @@ async fn guarded(context: &Context, cli: &Cli) -> Ran {
 }
 
 async fn run_verb(context: &Context, cli: &Cli) -> Ran {
+    if let Some(typed) = &cli.own {
+        return own::run(context, typed).await;
+    }
     match &cli.verb {
         None => story::run(context).await,
         Some(Verb::Check(args)) if args.watch => watch::run(context, args, cli.seed).await,

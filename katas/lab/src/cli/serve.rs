@@ -23,10 +23,11 @@ pub(super) async fn run(context: &Context, args: &ServeArgs) -> Ran {
     screen.line(context.headline(&variant.label(), "Ctrl-C ends it"));
     let session = context.session(START_TIMEOUT).await?;
     let implementation = Implementation::in_process(variant);
-    let lab = session
-        .lab(&implementation, "serve")
-        .await
-        .map_err(|stop| stopped(*stop))?;
+    let lab = match kata.given.replica {
+        true => session.lab_with_replica(&implementation, "serve").await,
+        false => session.lab(&implementation, "serve").await,
+    };
+    let lab = lab.map_err(|stop| stopped(*stop))?;
     if let Some(port) = args.port {
         lab.prefer("PORT", u64::from(port));
     }
@@ -39,7 +40,7 @@ pub(super) async fn run(context: &Context, args: &ServeArgs) -> Ran {
         context.seed
     ));
     let mut lines = vec![(variant.id.to_owned(), url.clone())];
-    let world = lab.place().env(instance.front());
+    let world = lab.place().env(instance.fronts());
     for (name, address) in world.iter().filter(|(name, _)| name.ends_with("_URL")) {
         lines.push((name.to_owned(), address.to_owned()));
     }

@@ -265,6 +265,7 @@ fn subject(service: &dyn Service, request: &Request) -> String {
     let what = service.describe(request);
     let number = request.number();
     match request.key() {
+        _ if !service.knows_keys() => format!("call {number}, {what}"),
         Some(key) if key.chars().count() > SHOWN => {
             let start: String = key.chars().take(SHOWN / 2).collect();
             format!("call {number}, {what}, key {start}…")

@@ -32,6 +32,11 @@ pub trait Service: Send + Sync + 'static {
     /// A few words about what is asked: `charge 12.50 EUR for pay-7`.
     fn describe(&self, request: &Request) -> String;
 
+    /// Whether its callers name their calls with an `Idempotency-Key`; the history then says so.
+    fn knows_keys(&self) -> bool {
+        false
+    }
+
     /// Does what is asked and says what to answer. Every request gets here, bad ones too.
     ///
     /// It is called at most once for a call, from any thread, at the moment that a check chooses,

@@ -77,6 +77,11 @@ impl Answer {
         }
     }
 
+    /// 204: done, and nothing to say about it.
+    pub fn no_content() -> Self {
+        Self::json(StatusCode::NO_CONTENT, Value::Null)
+    }
+
     /// An answer whose body is `{"error": <code>}`.
     pub fn error(status: StatusCode, code: &str) -> Self {
         Self::json(status, json!({ "error": code })).summarised(code)
@@ -143,11 +148,15 @@ impl Answer {
     }
 
     pub(super) fn into_response(self) -> http::Response<axum::body::Body> {
-        let mut response = http::Response::new(self.body.to_string().into());
+        let mut response = http::Response::new(axum::body::Body::empty());
         *response.status_mut() = self.status;
+        if self.status != StatusCode::NO_CONTENT {
+            *response.body_mut() = self.body.to_string().into();
+            let json = http::HeaderValue::from_static("application/json");
+            let headers = response.headers_mut();
+            headers.insert(http::header::CONTENT_TYPE, json);
+        }
         let headers = response.headers_mut();
-        let json = http::HeaderValue::from_static("application/json");
-        headers.insert(http::header::CONTENT_TYPE, json);
         for (name, value) in self.headers {
             headers.insert(name, http::HeaderValue::from_static(value));
         }

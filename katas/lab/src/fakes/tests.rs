@@ -32,12 +32,38 @@ pub(super) fn order(payment_id: &str) -> Value {
     json!({ "amount_cents": 1250, "currency": "EUR", "card": GOOD_CARD, "reference": payment_id })
 }
 
+/// A call to any fake.
+pub(super) fn post(
+    fake: &super::Fake,
+    path: &str,
+    body: Value,
+) -> impl Future<Output = reqwest::Response> + use<> {
+    answered(client().post(format!("{}{path}", fake.url())).json(&body))
+}
+
+pub(super) fn get(
+    fake: &super::Fake,
+    path: &str,
+) -> impl Future<Output = reqwest::Response> + use<> {
+    answered(client().get(format!("{}{path}", fake.url())))
+}
+
+async fn answered(request: reqwest::RequestBuilder) -> reqwest::Response {
+    request.send().await.expect("the fake answers")
+}
+
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
 pub(super) type Sending = JoinHandle<reqwest::Result<reqwest::Response>>;
 
 pub(super) fn send(provider: &PaymentProvider, key: &str, body: Value) -> Sending {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("{}/charges", provider.url());
-    let request = client.post(url).header("idempotency-key", key).json(&body);
+    let request = client()
+        .post(url)
+        .header("idempotency-key", key)
+        .json(&body);
     tokio::spawn(request.send())
 }
 

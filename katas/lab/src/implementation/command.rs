@@ -3,6 +3,10 @@
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -112,6 +116,11 @@ impl Command {
         self.address
     }
 
+    /// The process group that it and whatever it starts belong to.
+    pub(crate) fn group(&self) -> i32 {
+        self.process.pid()
+    }
+
     pub(crate) async fn crash(self) {
         let _ = self.process.signal_group(Signal::KILL);
         let _ = self.process.wait().await;
@@ -155,12 +164,18 @@ fn drain(
 
 /// A port below the range from which the system gives ports to outgoing connections: one that
 /// `bind(0)` chooses could be given away again before the program binds it.
+///
+/// Each is the next one, from a random place on: of two programs of ours that start at the same
+/// moment on the same port, the one that loses would be taken for healthy by the other's answer.
 pub(crate) fn free_port() -> std::io::Result<u16> {
     const FIRST: u16 = 20_000;
-    const LAST: u16 = 31_999;
+    const PORTS: usize = 12_000;
+    static BEGIN: LazyLock<usize> = LazyLock::new(|| rand::rng().random_range(0..PORTS));
+    static GIVEN: AtomicUsize = AtomicUsize::new(0);
     let mut last = None;
     for _ in 0..100 {
-        let port = rand::rng().random_range(FIRST..=LAST);
+        let number = BEGIN.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        let port = FIRST + u16::try_from(number).unwrap_or_default();
         match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
             Ok(_) => return Ok(port),
             Err(error) => last = Some(error),
@@ -181,4 +196,17 @@ fn port_was_taken(output: &Output) -> bool {
         let line = line.to_ascii_lowercase();
         said.iter().any(|words| line.contains(words))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_port_is_given_twice() {
+        let given: HashSet<_> = (0..500).map(|_| free_port().unwrap()).collect();
+        assert_eq!(given.len(), 500);
+    }
 }

@@ -6,11 +6,13 @@
 mod command;
 mod in_process;
 mod output;
+mod threads;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub(crate) use command::free_port;
 pub(crate) use output::Output;
+pub use threads::{Threads, Work};
 
 use crate::{
     app::Env,
@@ -128,6 +130,15 @@ impl Process {
             Process::InProcess(process) => process.address(),
             Process::Command(process) => process.address(),
             Process::Url(address) => *address,
+        }
+    }
+
+    /// What its threads have done until now; `None` where nobody can tell.
+    pub(crate) fn threads(&self) -> Option<Threads> {
+        match self {
+            Process::InProcess(_) => Threads::of_this_process(),
+            Process::Command(process) => Threads::of_group(process.group()),
+            Process::Url(address) => Threads::of_listener(*address),
         }
     }
 

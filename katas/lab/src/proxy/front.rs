@@ -1,7 +1,7 @@
 //! A front: one loopback port before a PostgreSQL server, for one instance of a program.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::{
@@ -13,11 +13,12 @@ use std::{
 
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::watch,
+    sync::{Notify, watch},
 };
 
 use super::{
     gate::{Gate, Mode, Sock, Upstream},
+    reserve::Reserve,
     session::Session,
     statement::Seen,
     trap::{Core, Point, RoundTrip, Trap, Unsprung},
@@ -46,11 +47,27 @@ impl Front {
     /// # Panics
     /// Outside a Tokio runtime.
     pub fn open(upstream: Upstream) -> io::Result<Self> {
+        Self::start(upstream, None)
+    }
+
+    /// The same, with sessions that outlive their programs: each that has nothing under way when
+    /// its program goes is put back to how it began and kept for the next.
+    ///
+    /// # Errors
+    /// As [`Front::open`].
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn open_with(upstream: Upstream, reserve: Arc<Reserve>) -> io::Result<Self> {
+        Self::start(upstream, Some(reserve))
+    }
+
+    fn start(upstream: Upstream, reserve: Option<Arc<Reserve>>) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let listener = socket.listen(BACKLOG)?;
         let port = listener.local_addr()?.port();
-        let shared = Arc::new(Shared::new(upstream));
+        let shared = Arc::new(Shared::new(upstream, reserve));
         tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { port, shared })
     }
@@ -115,9 +132,29 @@ impl Front {
             mode.age += 1;
         });
         let mut state = self.shared.state();
-        let pids = state.pids();
-        state.sessions.clear();
+        let cut = std::mem::take(&mut state.sessions);
+        let pids = cut.values().copied().collect();
+        state.ending.extend(cut);
         pids
+    }
+
+    /// Waits until it is decided which sessions are kept, and returns those of `pids` that are
+    /// not: the server ends them, and until they are gone they may hold locks.
+    pub async fn not_kept(&self, pids: Vec<i32>) -> Vec<i32> {
+        loop {
+            let decided = self.shared.decided.notified();
+            let mut decided = std::pin::pin!(decided);
+            decided.as_mut().enable();
+            {
+                let state = self.shared.state();
+                if state.ending.is_empty() {
+                    return Vec::from_iter(
+                        pids.into_iter().filter(|pid| !state.kept.contains(pid)),
+                    );
+                }
+            }
+            decided.await;
+        }
     }
 
     /// Accepts connections again.
@@ -161,7 +198,10 @@ impl Drop for Front {
 #[derive(Debug)]
 pub(super) struct Shared {
     upstream: Upstream,
+    reserve: Option<Arc<Reserve>>,
     mode: watch::Sender<Mode>,
+    /// A session that was ending has ended, or is kept.
+    decided: Notify,
     // A blocking mutex is right: it is held for a few words, never across an await.
     state: Mutex<State>,
     is_observed: AtomicBool,
@@ -181,6 +221,10 @@ struct State {
     connections: u64,
     /// Open sessions by connection, with their server process once it is known.
     sessions: BTreeMap<u64, i32>,
+    /// The same of those whose program is gone, until it is decided whether they are kept.
+    ending: BTreeMap<u64, i32>,
+    /// The server processes that were kept and have not come back to this front.
+    kept: BTreeSet<i32>,
 }
 
 impl State {
@@ -198,9 +242,11 @@ impl std::fmt::Debug for Observer {
 }
 
 impl Shared {
-    fn new(upstream: Upstream) -> Self {
+    fn new(upstream: Upstream, reserve: Option<Arc<Reserve>>) -> Self {
         Self {
             upstream,
+            reserve,
+            decided: Notify::new(),
             mode: watch::Sender::new(Mode::default()),
             state: Mutex::default(),
             is_observed: AtomicBool::new(false),
@@ -210,6 +256,10 @@ impl Shared {
 
     pub(super) fn upstream(&self) -> &Upstream {
         &self.upstream
+    }
+
+    pub(super) fn reserve(&self) -> Option<&Reserve> {
+        self.reserve.as_deref()
     }
 
     /// A round trip begins.
@@ -234,12 +284,30 @@ impl Shared {
     /// A session has a server process.
     pub(super) fn named(&self, connection: u64, backend_pid: Option<i32>) {
         if let Some(pid) = backend_pid {
-            self.state().sessions.insert(connection, pid);
+            let mut state = self.state();
+            state.kept.remove(&pid);
+            state.sessions.insert(connection, pid);
+        }
+    }
+
+    /// The server's side of a session is kept; it is closed all the same.
+    pub(super) fn kept(&self, connection: u64) {
+        let mut state = self.state();
+        let pid = state
+            .sessions
+            .get(&connection)
+            .or(state.ending.get(&connection));
+        if let Some(pid) = pid.copied() {
+            state.kept.insert(pid);
         }
     }
 
     pub(super) fn closed(&self, connection: u64) {
-        self.state().sessions.remove(&connection);
+        let mut state = self.state();
+        state.sessions.remove(&connection);
+        state.ending.remove(&connection);
+        drop(state);
+        self.decided.notify_waiters();
     }
 
     pub(super) fn is_observed(&self) -> bool {

@@ -13,6 +13,7 @@
 mod frame;
 mod front;
 mod gate;
+mod reserve;
 mod session;
 mod statement;
 mod trap;
@@ -20,5 +21,6 @@ mod trips;
 
 pub use front::Front;
 pub use gate::Upstream;
+pub use reserve::Reserve;
 pub use statement::Seen;
 pub use trap::{Held, Point, RoundTrip, Trap, Unsprung};

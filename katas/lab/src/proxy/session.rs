@@ -7,7 +7,7 @@
 use std::{
     io,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Instant,
 };
 
@@ -17,6 +17,7 @@ use super::{
     frame::{FLUSH, Frame, Opening, Scanner},
     front::Shared,
     gate::{Gate, Sock},
+    reserve::{Greeting, Kept},
     statement::{LOOK, Seen, Statements},
     trips::{Received, Sent, Trips},
 };
@@ -26,11 +27,21 @@ pub(super) struct Session {
     shared: Arc<Shared>,
     gate: Gate,
     program: Sock,
+    server: OnceLock<Server>,
     // A blocking mutex is right: it is held for the bookkeeping of one frame, never across an
     // await.
     trips: Mutex<Trips>,
     /// The reader of the server's answers is to look again at what it holds.
     wake: Notify,
+}
+
+/// The server's side of a session.
+struct Server {
+    sock: Sock,
+    /// What the program began with.
+    packet: Vec<u8>,
+    /// How the server answered, once it has.
+    greeting: OnceLock<Vec<u8>>,
 }
 
 impl Session {
@@ -40,23 +51,53 @@ impl Session {
             shared,
             gate,
             program,
+            server: OnceLock::new(),
             trips: Mutex::new(Trips::new(connection)),
             wake: Notify::new(),
         }
     }
 
     /// Carries bytes until one side ends or the front cuts the connection.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let mut cut = self.gate.clone();
         let ended = tokio::select! {
             biased;
             () = cut.cut() => Err(io::ErrorKind::ConnectionReset.into()),
             ended = self.carry() => ended,
         };
-        if let Err(error) = ended {
-            tracing::debug!(connection = self.connection, %error, "a database connection ended");
-            self.program.reset_on_close();
+        match ended {
+            Ok(()) => self.program.end_writing(),
+            Err(error) => {
+                tracing::debug!(connection = self.connection, %error, "a database connection ended");
+                self.program.reset_on_close();
+            }
         }
+        self.keep().await;
+    }
+
+    /// Keeps the server's side for another program, if it has nothing under way.
+    async fn keep(&mut self) {
+        let is_over = self.is_over();
+        self.trips().end();
+        if let Some(reserve) = self.shared.reserve()
+            && let Some(server) = self.server.take()
+            && let Some(greeting) = server.greeting.into_inner()
+            && is_over
+        {
+            let session = Kept {
+                server: server.sock,
+                packet: server.packet,
+                greeting,
+            };
+            if reserve.put(session).await {
+                self.shared.kept(self.connection);
+            }
+        }
+    }
+
+    /// Whether the server's side can be kept for another program.
+    fn is_over(&self) -> bool {
+        self.shared.reserve().is_some() && self.trips().are_over()
     }
 
     async fn carry(&self) -> io::Result<()> {
@@ -84,22 +125,49 @@ impl Session {
         let sent = self.trips().starts(begun);
         self.pause(&sent).await;
 
-        // Connecting is part of the round trip: a server that was not reached has no process.
-        let server = self.shared.upstream().connect().await?;
-        gate.pass(&server, &buffer[..length]).await?;
-        buffer.drain(..length);
-
-        let mut down = pin!(self.carry_down(&server));
+        let packet: Vec<u8> = buffer.drain(..length).collect();
+        let (server, greeting) = self.connect(&mut gate, packet).await?;
+        let mut down = pin!(self.carry_down(server, greeting));
         tokio::select! {
-            up = self.carry_up(&server, buffer) => {
+            up = self.carry_up(server, buffer) => {
                 up?;
-                // The program has said its last word; the server may still have some.
                 gate.open().await;
+                if self.is_over() {
+                    return Ok(());
+                }
+                // The program has said its last word; the server may still have some.
                 server.end_writing();
             }
             ended = &mut down => return ended,
         }
         down.await
+    }
+
+    /// Connecting is part of the round trip: a server that was not reached has no process. Returns
+    /// what the server has said already, if the session is one that was kept.
+    async fn connect(&self, gate: &mut Gate, packet: Vec<u8>) -> io::Result<(&Sock, Vec<u8>)> {
+        let kept = self.shared.reserve().and_then(|kept| kept.take(&packet));
+        let (server, said) = match kept {
+            Some(kept) => {
+                let server = Server {
+                    sock: kept.server,
+                    packet,
+                    greeting: OnceLock::from(kept.greeting.clone()),
+                };
+                (server, kept.greeting)
+            }
+            None => {
+                let sock = self.shared.upstream().connect().await?;
+                gate.pass(&sock, &packet).await?;
+                let server = Server {
+                    sock,
+                    packet,
+                    greeting: OnceLock::new(),
+                };
+                (server, Vec::new())
+            }
+        };
+        Ok((&self.server.get_or_init(|| server).sock, said))
     }
 
     /// A CancelRequest has a connection of its own, and no answer but its end.
@@ -120,6 +188,9 @@ impl Session {
         let mut telling = Telling::default();
         loop {
             while let Some(frame) = scanner.next(&buffer, look_up)? {
+                if frame.tag == b'X' && self.is_over() {
+                    return Ok(());
+                }
                 let sent = self.sent(&frame, &buffer, &mut telling);
                 if sent.wakes {
                     self.wake.notify_one();
@@ -206,13 +277,15 @@ impl Session {
         if !sent.delay.is_zero() {
             tokio::time::sleep(sent.delay).await;
         }
+        self.trips().goes_on();
     }
 
-    /// From the server to the program.
-    async fn carry_down(&self, server: &Sock) -> io::Result<()> {
+    /// From the server to the program; `buffer` is what it has said already.
+    async fn carry_down(&self, server: &Sock, mut buffer: Vec<u8>) -> io::Result<()> {
         let mut gate = self.gate.clone();
         let mut scanner = Scanner::default();
-        let mut buffer = Vec::new();
+        let mut greeting =
+            (self.shared.reserve().is_some() && buffer.is_empty()).then(Greeting::default);
         // Everything before this offset may pass; what lies behind it is held.
         let mut free = 0;
         let mut holds = false;
@@ -258,12 +331,25 @@ impl Session {
             } else {
                 server.read(&mut buffer).await?
             };
+            if let Some(heard) = &mut greeting
+                && let Some(whole) = heard.hear(&buffer[buffer.len() - read..])?
+            {
+                self.greeted(whole);
+                greeting = None;
+            }
             if read == 0 {
                 gate.pass(&self.program, &buffer).await?;
                 gate.open().await;
                 self.program.end_writing();
                 return Ok(());
             }
+        }
+    }
+
+    fn greeted(&self, greeting: Vec<u8>) {
+        if let Some(server) = self.server.get() {
+            // It is greeted once.
+            let _ = server.greeting.set(greeting);
         }
     }
 

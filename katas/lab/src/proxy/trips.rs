@@ -49,6 +49,8 @@ struct Trip {
     answered: u32,
     failed: bool,
     sync_is_held: bool,
+    /// Nothing of it has been forwarded.
+    withheld: bool,
 }
 
 impl Trip {
@@ -203,7 +205,7 @@ impl Trips {
     }
 
     fn begins(&mut self, kind: Kind, begun: Begun) -> Sent {
-        let trip = Trip {
+        let mut trip = Trip {
             kind,
             traps: begun.traps,
             statement: None,
@@ -215,6 +217,7 @@ impl Trips {
             answered: 0,
             failed: false,
             sync_is_held: false,
+            withheld: false,
         };
         let sent = Sent {
             begins: Some(begun.number),
@@ -222,8 +225,21 @@ impl Trips {
             early: trip.live(Point::Early).cloned(),
             ..Sent::default()
         };
+        trip.withheld = sent.pauses();
         self.queue.push_back(trip);
         sent
+    }
+
+    /// What was withheld at the last frame goes on its way.
+    pub(super) fn goes_on(&mut self) {
+        if let Some(trip) = self.last() {
+            trip.withheld = false;
+        }
+    }
+
+    /// Whether the server has nothing under way for the program.
+    pub(super) fn are_over(&self) -> bool {
+        self.queue.iter().all(|trip| trip.withheld)
     }
 
     /// Whether somebody may ask for the statement of the round trip that the last frame is of.

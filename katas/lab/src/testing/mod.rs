@@ -9,6 +9,8 @@
 //! ```
 
 mod findings;
+mod lesson;
+mod sources;
 
 use std::{
     future::Future,
@@ -52,20 +54,35 @@ pub fn main(kata: Kata) -> ExitCode {
     main_with(kata, Vec::new())
 }
 
-/// The same, with trials of the kata's own.
+/// The same, with trials of the kata's own. They come first: none of them computes while a check has
+/// the machine for itself.
 pub fn main_with(kata: Kata, extra: Vec<Trial>) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(THREADS);
     let bench = Arc::new(Bench::new(kata));
-    let mut trials = trials(&bench);
-    trials.extend(extra);
-    let conclusion = libtest_mimic::run(&arguments, trials);
+    let mut all = extra;
+    all.extend(trials(&bench));
+    // What has to be alone waits for all that is under way: once, if all of it is.
+    let threads = match bench.kata.checks().any(|(_, check)| check.alone) {
+        true => all.len(),
+        false => THREADS,
+    };
+    arguments.test_threads.get_or_insert(threads);
+    let conclusion = libtest_mimic::run(&arguments, all);
     bench.close();
     if conclusion.has_failed() {
         ExitCode::from(101)
     } else {
         ExitCode::SUCCESS
     }
+}
+
+/// Trials of what a kata has written: its lesson and its variants' files. They run in the kata's own
+/// folder, as `cargo test` starts them.
+pub fn texts(kata: Kata) -> Vec<Trial> {
+    let kata = Arc::new(kata);
+    let mut trials = lesson::trials(&kata);
+    trials.extend(sources::trials(&kata));
+    trials
 }
 
 /// What all trials share. Nothing is started before the first trial that needs it, so that a
@@ -106,7 +123,7 @@ impl Bench {
 
     /// The session, or what a trial ends with without one.
     async fn session(&self) -> Result<Arc<Session>, Result<Completion, Failed>> {
-        let open = async || match Grounds::open().await {
+        let open = async || match Grounds::open(&self.kata.given).await {
             Ok(grounds) => Ok(Arc::new(Session::new(
                 self.kata.clone(),
                 grounds,

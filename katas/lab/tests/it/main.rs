@@ -4,4 +4,8 @@
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
+mod interleavings;
+#[cfg(test)]
 mod proxy;
+#[cfg(test)]
+mod replica;

@@ -93,6 +93,10 @@ impl Service for Till {
         "provider"
     }
 
+    fn knows_keys(&self) -> bool {
+        true
+    }
+
     fn describe(&self, request: &Request) -> String {
         let body = request.body();
         match (

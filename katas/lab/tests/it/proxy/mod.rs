@@ -2,21 +2,27 @@
 
 mod counting;
 mod faults;
+mod reserve;
 mod scripted;
 mod traps;
 mod wire;
 
 use std::{
-    io::Write,
-    sync::atomic::{AtomicU32, Ordering},
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use kata_lab::proxy::{Front, Upstream};
+use kata_lab::proxy::{Front, Reserve, Upstream};
 use sqlx::{
     AssertSqlSafe, Connection, PgConnection,
     postgres::{PgConnectOptions, PgPool, PgPoolOptions},
 };
+
+use tokio::sync::Semaphore;
 
 use self::wire::Wire;
 
@@ -54,12 +60,22 @@ struct Scene {
 
 impl Scene {
     async fn open() -> Option<Self> {
+        Self::behind(Front::open).await
+    }
+
+    /// The same with a front that keeps so many sessions.
+    async fn keeping(sessions: usize) -> Option<Self> {
+        let reserve = Reserve::within(Arc::new(Semaphore::new(sessions)));
+        Self::behind(|upstream| Front::open_with(upstream, Arc::new(reserve))).await
+    }
+
+    async fn behind(front: impl FnOnce(Upstream) -> io::Result<Front>) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let server = server()?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let schema = format!("proxy_{}_{number}", std::process::id());
         let upstream = format!("{}:{}", server.get_host(), server.get_port());
-        let front = Front::open(Upstream::Tcp(upstream)).unwrap();
+        let front = front(Upstream::Tcp(upstream)).unwrap();
         let server = server.options([("search_path", schema.as_str())]);
         let mut direct = PgConnection::connect_with(&server).await.unwrap();
         for statement in [
@@ -116,29 +132,45 @@ impl Scene {
 
     /// Whether one of these server processes is still there.
     async fn are_alive(&mut self, pids: &[i32]) -> bool {
-        sqlx::query_scalar("select exists(select from pg_stat_activity where pid = any($1))")
-            .bind(pids)
-            .fetch_one(&mut self.direct)
-            .await
-            .unwrap()
+        are_alive(&mut self.direct, pids).await
     }
 
     /// Waits until none of these server processes is left.
     async fn until_gone(&mut self, pids: &[i32]) {
-        let began = Instant::now();
-        while self.are_alive(pids).await {
-            assert!(began.elapsed() < DEADLINE, "{pids:?} are still there");
-        }
+        until_gone(&mut self.direct, pids).await;
     }
 
-    async fn close(mut self) {
-        let pids = self.front.cut();
-        self.until_gone(&pids).await;
-        let statement = format!("drop schema {} cascade", self.schema);
+    async fn close(self) {
+        let Self {
+            front,
+            schema,
+            mut direct,
+            ..
+        } = self;
+        let pids = front.cut();
+        // What it kept goes with it.
+        drop(front);
+        until_gone(&mut direct, &pids).await;
+        let statement = format!("drop schema {schema} cascade");
         sqlx::raw_sql(AssertSqlSafe(statement))
-            .execute(&mut self.direct)
+            .execute(&mut direct)
             .await
             .unwrap();
+    }
+}
+
+async fn are_alive(direct: &mut PgConnection, pids: &[i32]) -> bool {
+    sqlx::query_scalar("select exists(select from pg_stat_activity where pid = any($1))")
+        .bind(pids)
+        .fetch_one(direct)
+        .await
+        .unwrap()
+}
+
+async fn until_gone(direct: &mut PgConnection, pids: &[i32]) {
+    let began = Instant::now();
+    while are_alive(direct, pids).await {
+        assert!(began.elapsed() < DEADLINE, "{pids:?} are still there");
     }
 }
 
