@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use kata_lab::{Env, EnvError};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use shared::http::Problem;
+use serde_json::{Map, Value, json};
+use shared::http::{Problem, read_object};
 
 /// Pays once for each `Idempotency-Key`.
 pub const PAY: &str = "/pay";
@@ -78,23 +78,29 @@ impl PayBody {
     /// # Errors
     /// 415 for another media type, 400 for what is no JSON, 422 for what is outside the limits.
     pub fn read(headers: &HeaderMap, bytes: &[u8]) -> Result<Self, Problem> {
-        Self::from_value(read_json(headers, bytes)?)
+        Self::from_value(read_object(headers, bytes)?)
     }
 
     fn from_value(value: Value) -> Result<Self, Problem> {
-        let body: Self =
-            serde_json::from_value(value).map_err(|error| wrong_input(error.to_string()))?;
+        let body: Self = serde_json::from_value(value)
+            .map_err(|error| Problem::invalid_body(error.to_string()))?;
         if !is_text(&body.payment_id) {
-            return Err(wrong_input("payment_id must have 1 to 64 characters"));
+            return Err(Problem::invalid_body(
+                "payment_id must have 1 to 64 characters",
+            ));
         }
         if !(1..=MAX_AMOUNT_CENTS).contains(&body.amount_cents) {
-            return Err(wrong_input("amount_cents must be from 1 to 2^53 - 1"));
+            return Err(Problem::invalid_body(
+                "amount_cents must be from 1 to 2^53 - 1",
+            ));
         }
         if body.currency.len() != 3 || !body.currency.bytes().all(|b| b.is_ascii_uppercase()) {
-            return Err(wrong_input("currency must be three capital letters"));
+            return Err(Problem::invalid_body(
+                "currency must be three capital letters",
+            ));
         }
         if !is_text(&body.card) {
-            return Err(wrong_input("card must have 1 to 64 characters"));
+            return Err(Problem::invalid_body("card must have 1 to 64 characters"));
         }
         Ok(body)
     }
@@ -122,26 +128,27 @@ impl Message {
     /// # Errors
     /// As [`PayBody::read`].
     pub fn read(headers: &HeaderMap, bytes: &[u8]) -> Result<Self, Problem> {
-        let mut value = read_json(headers, bytes)?;
-        let members = value
-            .as_object_mut()
-            .ok_or_else(|| wrong_input("a message is an object"))?;
+        let mut members: Map<String, Value> = read_object(headers, bytes)?;
         let mut take = |name: &str| match members.remove(name) {
             Some(Value::String(text)) => Ok(text),
-            _ => Err(wrong_input(format!("{name} must be a text"))),
+            _ => Err(Problem::invalid_body(format!("{name} must be a text"))),
         };
         if take("type")? != "payment.requested" {
             return Ok(Self::Unknown);
         }
         let message_id = take("message_id")?;
         if message_id.is_empty() || message_id.len() > 255 || message_id.contains('\0') {
-            return Err(wrong_input("message_id must have 1 to 255 characters"));
+            return Err(Problem::invalid_body(
+                "message_id must have 1 to 255 characters",
+            ));
         }
         let account = take("account")?;
         if !is_account(&account) {
-            return Err(wrong_input("account must be 1 to 64 of A-Z a-z 0-9 . _ -"));
+            return Err(Problem::invalid_body(
+                "account must be 1 to 64 of A-Z a-z 0-9 . _ -",
+            ));
         }
-        let body = PayBody::from_value(value)?;
+        let body = PayBody::from_value(members.into())?;
         Ok(Self::PaymentRequested {
             message_id,
             account,
@@ -261,26 +268,6 @@ pub fn reused_key() -> Problem {
 /// 404: no such payment of this account.
 pub fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "No such payment")
-}
-
-fn wrong_input(detail: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "The body is not valid").detail(detail)
-}
-
-fn read_json(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Problem> {
-    let media_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next())
-        .unwrap_or_default();
-    if !media_type.trim().eq_ignore_ascii_case("application/json") {
-        return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "Content-Type must be application/json",
-        ));
-    }
-    serde_json::from_slice(bytes)
-        .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "The body is not JSON"))
 }
 
 // PostgreSQL's text holds everything but U+0000; letting it through would turn wrong input into 503.

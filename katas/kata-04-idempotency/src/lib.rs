@@ -26,12 +26,14 @@ pub fn kata() -> Kata {
         readme_es: include_str!("../README.es.md"),
         exercise_file: "katas/kata-04-idempotency/src/exercise.rs",
         given: Given {
+            database: true,
             payment_provider: true,
             variables: &[
                 ("PROVIDER_TIMEOUT_MS", 30_000),
                 ("KEY_LEASE_MS", 2_000),
                 ("KEY_TTL_MS", 15_000),
             ],
+            ..Given::default()
         },
         steps: steps(),
         variants: variants::all(),
@@ -41,6 +43,7 @@ pub fn kata() -> Kata {
             "curl -i $URL/messages -H 'Content-Type: application/json' -d '{\"message_id\":\"m-1\",\"type\":\"payment.requested\",\"account\":\"acme\",\"payment_id\":\"pay-8\",\"amount_cents\":990,\"currency\":\"EUR\",\"card\":\"4242-4242\"}'",
         ],
         experiment: experiment::run,
+        commands: &[],
     }
 }
 

@@ -34,11 +34,13 @@ pub async fn frees_expired_keys(lab: Lab) -> Judged {
     let began = Instant::now();
     let within = lab.millis("KEY_TTL_MS") + GRACE + SLACK;
     loop {
-        // 422 is not final here: the key is still remembered.
+        // 422 is not final here: the key is still remembered. What counts is when it was asked,
+        // since an answer may be long under way.
+        let in_time = began.elapsed() < within;
         let reply = until_final(&lab, within, &promise, || next.request(&program)).await?;
         match next.not_paid_by(&lab, &reply) {
             None => break,
-            Some(saw) => promise.holds(began.elapsed() < within, saw)?,
+            Some(saw) => promise.holds(in_time, saw)?,
         }
         pause(&lab).await;
     }
@@ -54,6 +56,8 @@ pub async fn keeps_the_table_small(lab: Lab) -> Judged<String> {
     const ROWS_ALLOWED: usize = 20;
     const BETWEEN: Duration = Duration::from_millis(50);
     const LOOK_EVERY: u32 = 4;
+    // A program that has answered so many requests has had its share of the processor.
+    const ENOUGH: u32 = 100;
     lab.prefer("KEY_LEASE_MS", 500);
     lab.prefer("KEY_TTL_MS", 1_000);
     let program = lab.start().await?;
@@ -101,7 +105,7 @@ pub async fn keeps_the_table_small(lab: Lab) -> Judged<String> {
             let seconds = began.elapsed().as_secs_f64();
             return Ok(format!("{rows} rows left after {seconds:.1} s"));
         }
-        if began.elapsed() > within {
+        if began.elapsed() > within && looks >= ENOUGH {
             return promise.broken(format!(
                 "{rows} rows, with at most {} keys alive",
                 sent.len()

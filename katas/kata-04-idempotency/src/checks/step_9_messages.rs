@@ -13,7 +13,7 @@ use super::{
     step_6_crashes::crash,
     till::{
         LAST_RESORT, Payment, SLACK, before_the_lease_ends, caught, lease_and_slack, long_lease,
-        pause, settled, short_lease, well_within_the_lease, within_a_lease,
+        settled, short_lease, until, well_within_the_lease, within_a_lease,
     },
 };
 
@@ -32,51 +32,22 @@ async fn until_acked(
     at: &Instance,
     message: &Value,
 ) -> Judged<Reply> {
-    let began = Instant::now();
-    let mut pushes = 0;
-    loop {
-        pushes += 1;
-        let last = match push(at, message)
-            .actor(format!("push {pushes}"))
-            .attempt()
-            .await?
-        {
-            Ok(reply) if reply.status.is_success() => return Ok(reply),
-            Ok(reply) => reply.to_string(),
-            Err(silence) => silence.to_string(),
-        };
-        if began.elapsed() > lease_and_slack(lab) {
-            return promise.broken(format!("no ack in {pushes} pushes; the last: {last}"));
-        }
-        pause(lab).await;
-    }
+    let push = |number| push(at, message).actor(format!("push {number}"));
+    let is_acked = |reply: &Reply| reply.status.is_success();
+    until(lab, lease_and_slack(lab), promise, push, is_acked).await
 }
 
 /// The effect is there: captured once, and to be seen.
 async fn done_once(lab: &Lab, promise: &Promise, at: &Instance, payment: &Payment) -> Judged {
     let within = lab.millis("KEY_LEASE_MS") + Duration::from_secs(5) + SLACK;
-    let began = Instant::now();
-    loop {
-        let reply = payment
-            .look_up(at, &payment.account)
-            .quietly()
-            .attempt()
-            .await?;
-        let status = reply.as_ref().ok().and_then(|reply| reply.text("status"));
-        if status.as_deref() == Some("captured") {
-            break;
-        }
-        let saw = match reply {
-            Ok(reply) => reply.to_string(),
-            Err(silence) => silence.to_string(),
-        };
-        if began.elapsed() > within {
-            lab.note(format!("GET /payments/{}: {saw}", payment.payment_id));
-            let (_, captures) = payment.captures(lab);
-            return promise.broken(format!("{captures}; GET /payments/{{id}}: {saw}"));
-        }
-        pause(lab).await;
+    let look = |_| payment.look_up(at, &payment.account).quietly();
+    let is_captured = |reply: &Reply| reply.text("status").as_deref() == Some("captured");
+    let seen = until(lab, within, promise, look, is_captured).await;
+    if seen.is_err() {
+        let (_, captures) = payment.captures(lab);
+        lab.note(format!("GET /payments/{}: {captures}", payment.payment_id));
     }
+    seen?;
     let (captures, saw) = payment.captures(lab);
     promise.holds(captures == 1, saw)
 }

@@ -191,25 +191,53 @@ pub(super) async fn caught_from(
 /// The customer asks again and again until an answer is final: neither 409 nor 5xx nor silence.
 ///
 /// # Errors
-/// The promise's failure if none is final within the time given.
+/// As [`until`].
 pub(super) async fn until_final(
     lab: &Lab,
     within: Duration,
     promise: &Promise,
     ask: impl Fn() -> Request,
 ) -> Judged<Reply> {
+    let ask = |number| ask().actor(format!("retry {number}"));
+    until(lab, within, promise, ask, |reply| is_final(reply.status)).await
+}
+
+/// Asks again and again until an answer is as wanted.
+///
+/// Refused for good is only who was refused when they asked after the time given, and at once. A
+/// handler that needs longer than its lease may have lost it, on a machine that is busy enough.
+///
+/// # Errors
+/// The promise's failure if no answer is as wanted within the time given; [`Stop::Inconclusive`]
+/// if no other one after it came at once.
+pub(super) async fn until(
+    lab: &Lab,
+    within: Duration,
+    promise: &Promise,
+    ask: impl Fn(u32) -> Request,
+    is_wanted: impl Fn(&Reply) -> bool,
+) -> Judged<Reply> {
+    let lease = lab.millis("KEY_LEASE_MS");
     let began = Instant::now();
     let mut tries = 0;
     loop {
         tries += 1;
-        let last = match ask().actor(format!("retry {tries}")).attempt().await? {
-            Ok(reply) if is_final(reply.status) => return Ok(reply),
-            Ok(reply) => reply.to_string(),
-            Err(silence) => silence.to_string(),
+        let asked = Instant::now();
+        let (last, is_fair) = match ask(tries).attempt().await? {
+            Ok(reply) if is_wanted(&reply) => return Ok(reply),
+            Ok(reply) => (reply.to_string(), asked.elapsed() < lease),
+            Err(silence) => (silence.to_string(), true),
         };
-        if began.elapsed() >= within {
-            let seconds = began.elapsed().as_secs_f64();
+        let seconds = began.elapsed().as_secs_f64();
+        if asked - began >= within && is_fair {
             return promise.broken(format!("{tries} tries in {seconds:.1} s; the last: {last}"));
+        }
+        if began.elapsed() >= within + LAST_RESORT {
+            return Stop::inconclusive(format!(
+                "{tries} tries in {seconds:.1} s, and none was answered within a lease of {} ms: \
+                 the machine is too busy for this check",
+                lease.as_millis()
+            ));
         }
         pause(lab).await;
     }
@@ -305,10 +333,11 @@ pub(super) fn well_within_the_lease(lab: &Lab, began: Instant) -> bool {
     began.elapsed() < lab.millis("KEY_LEASE_MS") * 3 / 4
 }
 
-/// Long leases, for checks that hold a call and must not see a lease end.
+/// Long leases, for checks that hold a call and must not see a lease end. Nothing waits for one, so
+/// they may be longer than the busiest machine needs.
 pub(super) fn long_lease(lab: &Lab) {
-    lab.prefer("KEY_LEASE_MS", 30_000);
-    lab.prefer("KEY_TTL_MS", 120_000);
+    lab.prefer("KEY_LEASE_MS", 300_000);
+    lab.prefer("KEY_TTL_MS", 1_200_000);
 }
 
 /// Short leases and a long memory, for checks in which a retry has to get through.

@@ -48,26 +48,16 @@ pub mod table_grows;
 pub mod token_restarts;
 
 use kata_lab::{
-    Kind::{Alternative, Exercise, Flawed, Reference},
+    Kind::{Alternative, Flawed},
     Variant,
 };
 
 /// All of them, in the order of the matrix: by the step at which a flaw shows first.
 pub fn all() -> Vec<Variant> {
-    let mut all = vec![Variant::new(
-        "reference",
-        "reference",
-        Reference,
-        reference::app,
-    )];
+    let mut all = vec![Variant::reference(reference::app)];
     all.extend(alternatives());
     all.extend(flawed());
-    all.push(Variant::new(
-        "exercise",
-        "exercise",
-        Exercise,
-        crate::exercise::app,
-    ));
+    all.push(Variant::exercise(crate::exercise::app));
     all
 }
 
@@ -314,45 +304,4 @@ fn flawed() -> Vec<Variant> {
             decline_nacked::app,
         ),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{fs, path::PathBuf};
-
-    use super::*;
-
-    fn text_of(id: &str) -> String {
-        let file = format!("src/variants/{}.rs", id.replace('-', "_"));
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file);
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    }
-
-    #[test]
-    fn every_variant_says_its_idea_or_its_flaw_in_its_first_line() {
-        for variant in all() {
-            let begins = match variant.kind {
-                Reference => "//! The reference: ",
-                Alternative => "//! Alternative: ",
-                Flawed(_) => "//! Flaw: ",
-                Exercise => continue,
-            };
-            assert!(text_of(variant.id).starts_with(begins), "{}", variant.id);
-        }
-    }
-
-    // Relative paths and another signature are what would break; the rest the compiler has seen.
-    #[test]
-    fn every_variant_can_be_copied_over_the_exercise() {
-        for variant in all() {
-            if variant.kind == Exercise {
-                continue;
-            }
-            let text = text_of(variant.id);
-            let app = "pub async fn app(env: Env) -> Result<App, BoxError> {";
-            assert!(text.contains(app), "{}", variant.id);
-            assert!(!text.contains("super::"), "{}", variant.id);
-            assert!(!text.contains("self::"), "{}", variant.id);
-        }
-    }
 }
