@@ -1,0 +1,3 @@
+module kata01
+
+go 1.19
