@@ -1,0 +1,158 @@
+//! What happens at a point: the program ends, or only its connections do, or two requests wait for
+//! the lab.
+
+use std::{future::Future, time::Duration};
+
+use kata_lab::{
+    CrashPoint, Instance, Judged, Lab, NoAnswer, Pending, Reply, Request,
+    proxy::{Point, RoundTrip, Trap},
+};
+use sqlx::AssertSqlSafe;
+
+use super::bank::unreadable;
+
+/// Plays a story, crashes the program at the point given in the middle of it, and starts it again.
+/// `false` if the story ended first, with nothing crashed.
+pub(super) async fn crash(
+    stage: &Lab,
+    program: &Instance,
+    point: CrashPoint,
+    story: impl Future<Output = Judged>,
+) -> Judged<bool> {
+    // Pinned here and not dropped before the crash: a client that hangs up first is another story.
+    let mut story = std::pin::pin!(story);
+    let Some(trap) = held(stage, program, point, story.as_mut()).await? else {
+        return Ok(false);
+    };
+    program.crash().await?;
+    drop(trap);
+    program.restart().await?;
+    Ok(true)
+}
+
+/// Plays a story and cuts the program's database connections at the point given; the program lives
+/// on, and answers what it will. `false` if the story ended first.
+pub(super) async fn cut(
+    stage: &Lab,
+    program: &Instance,
+    point: CrashPoint,
+    story: impl Future<Output = Judged>,
+) -> Judged<bool> {
+    let mut story = std::pin::pin!(story);
+    let Some(trap) = held(stage, program, point, story.as_mut()).await? else {
+        return Ok(false);
+    };
+    stage.note("cuts the connections");
+    program.front().cut();
+    drop(trap);
+    program.front().heal();
+    story.await?;
+    Ok(true)
+}
+
+/// Waits until the program is held at the point; `None` if the story ended first.
+async fn held(
+    stage: &Lab,
+    program: &Instance,
+    point: CrashPoint,
+    story: impl Future<Output = Judged>,
+) -> Judged<Option<Trap>> {
+    // This kata gives no fakes, so there are no other points.
+    let CrashPoint::Database { round_trip, point } = point else {
+        return Ok(None);
+    };
+    quiet(stage, program).await;
+    let trap = program.front().arm(RoundTrip(round_trip), point);
+    let held = tokio::select! {
+        biased;
+        held = trap.sprung() => held.ok(),
+        ended = story => { ended?; None }
+    };
+    Ok(held.map(|held| {
+        let statement = held
+            .statement
+            .unwrap_or_else(|| "the start of a session".to_owned());
+        stage.note(format!("holds round trip {round_trip}: {statement}"));
+        trap
+    }))
+}
+
+/// Traps at every point of what the program does next, in the order in which they are reached: to
+/// let one go after the other, and to look at the tables at each. Drop them when it is over, or they
+/// hold what comes then.
+pub(super) fn at_every_point(program: &Instance) -> Vec<Trap> {
+    /// More round trips than one request needs, whatever the driver.
+    const ROUND_TRIPS: u64 = 40;
+    (1..=ROUND_TRIPS)
+        .flat_map(|number| [Point::Early, Point::Late].map(|point| (RoundTrip(number), point)))
+        .map(|(number, point)| program.front().arm(number, point))
+        .collect()
+}
+
+/// Waits until the program says nothing more to its database: a pool may still be asking after the
+/// connection of the request before. It would be counted as a round trip of the next one, and every
+/// point would mean another statement. Nothing is concluded from it.
+pub(super) async fn quiet(stage: &Lab, program: &Instance) {
+    const QUIET: Duration = Duration::from_millis(15);
+    let mut before = program.front().round_trips();
+    loop {
+        stage.until(QUIET, || std::future::ready(false)).await;
+        let now = program.front().round_trips();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}
+
+/// Two requests behind a lock of the lab's own: it locks the rows of `table`, lets both queue, and
+/// rolls back, so that both go on with what they had seen before. A request of a single simple
+/// statement has no point at which it could be held within, and this takes its place.
+///
+/// It waits until each is answered or waits in the server, but no longer than a second: what is
+/// still under way then goes on by itself, which costs the scene and proves nothing wrong.
+pub(super) async fn behind_a_lock(
+    lab: &Lab,
+    table: &str,
+    requests: [(&Instance, Request); 2],
+) -> Judged<[Result<Reply, NoAnswer>; 2]> {
+    let mut lock = match lab.admin().begin().await {
+        Ok(lock) => lock,
+        Err(error) => return unreadable(error),
+    };
+    let sql = format!("select from {}.{table} for update", lab.schema());
+    if let Err(error) = sqlx::query(AssertSqlSafe(sql)).execute(&mut *lock).await {
+        return unreadable(error);
+    }
+    lab.note(format!("locks the rows of {table}"));
+    let at = [requests[0].0.clone(), requests[1].0.clone()];
+    let mut both = requests.map(|(_, request)| request.spawn());
+    lab.until(Duration::from_secs(1), || queued(lab, &at, &both))
+        .await;
+    lab.note("lets go of them");
+    if let Err(error) = lock.rollback().await {
+        return unreadable(error);
+    }
+    let [first, second] = &mut both;
+    Ok([first.attempted().await?, second.attempted().await?])
+}
+
+/// Whether each request is answered or waits in the server: for the lab, or for who waits for it.
+async fn queued(lab: &Lab, at: &[Instance; 2], both: &[Pending; 2]) -> bool {
+    for (instance, request) in at.iter().zip(both) {
+        if request.is_answered() {
+            continue;
+        }
+        let waits = sqlx::query_scalar(
+            "select exists (select from unnest($1::int[]) as waiting (pid)
+             where cardinality(pg_blocking_pids(waiting.pid)) > 0)",
+        )
+        .bind(instance.front().backend_pids())
+        .fetch_one(lab.admin())
+        .await;
+        if !waits.unwrap_or(false) {
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,302 @@
+//! The isolation laboratory: what it measures is what the literature says, every time.
+//!
+//! `ISOLATION_REPEATS=20` measures each matrix so often.
+
+use kata_02_persistence::isolation::{
+    anomalies::ANOMALIES,
+    cell::Cell,
+    histories,
+    server::{Address, Level, Server},
+    table::{self, Matrix},
+};
+use kata_lab::serializability::{Anomaly, findings};
+use shared::services::{MariaDb, Options, Postgres, ServiceError};
+
+/// PostgreSQL: read committed, repeatable read (which is snapshot isolation), serializable.
+///
+/// As Hermitage has it: read committed prevents G0 to OTV, repeatable read all but write skew. A
+/// write under snapshot isolation is refused where Hermitage only notes that it is prevented.
+const POSTGRES: &[[&str; 4]] = &[
+    ["dirty-write", "waits", "40001", "40001"],
+    ["aborted-read", "hidden", "hidden", "hidden"],
+    ["intermediate-read", "hidden", "hidden", "hidden"],
+    ["circular-information-flow", "hidden", "hidden", "40001"],
+    ["observed-transaction-vanishes", "waits", "40001", "40001"],
+    ["predicate-many-preceders", "happens", "40001", "40001"],
+    ["lost-update", "happens", "40001", "40001"],
+    ["read-skew", "happens", "40001", "40001"],
+    ["write-skew", "happens", "happens", "40001"],
+    ["write-skew-on-predicates", "happens", "happens", "40001"],
+];
+
+/// MariaDB 10.11 with `innodb_snapshot_isolation` off, as it is by default there: all four levels.
+///
+/// As Hermitage has it for InnoDB. Under repeatable read plain reads come from a snapshot and writes
+/// do not, so a lost update happens, and two anomalies happen by a write only.
+const MARIADB: &[[&str; 5]] = &[
+    ["dirty-write", "waits", "waits", "waits", "waits"],
+    ["aborted-read", "happens", "hidden", "hidden", "waits"],
+    ["intermediate-read", "happens", "hidden", "hidden", "waits"],
+    [
+        "circular-information-flow",
+        "happens",
+        "hidden",
+        "hidden",
+        "40001/1213",
+    ],
+    [
+        "observed-transaction-vanishes",
+        "happens",
+        "waits",
+        "waits",
+        "waits",
+    ],
+    [
+        "predicate-many-preceders",
+        "by a read",
+        "happens",
+        "by a write",
+        "waits",
+    ],
+    ["lost-update", "happens", "happens", "happens", "40001/1213"],
+    [
+        "read-skew",
+        "happens",
+        "happens",
+        "by a write",
+        "40001/1213",
+    ],
+    ["write-skew", "happens", "happens", "happens", "40001/1213"],
+    [
+        "write-skew-on-predicates",
+        "happens",
+        "happens",
+        "happens",
+        "40001/1213",
+    ],
+];
+
+fn repeats() -> usize {
+    let asked = std::env::var("ISOLATION_REPEATS").ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// The service, or none if it is not here and need not be.
+fn here<T>(service: Result<T, ServiceError>) -> Option<T> {
+    match service {
+        Ok(service) => Some(service),
+        Err(error) if error.is_missing() && std::env::var_os("KATA_REQUIRE_SERVICES").is_none() => {
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn postgres() -> Option<Postgres> {
+    here(Postgres::find_or_start(&Options::from_env()).await)
+}
+
+async fn on(postgres: &Postgres) -> Server {
+    let address = Address::Postgres(postgres.admin_options());
+    Server::open(address)
+        .await
+        .expect("a private server lets us in")
+}
+
+async fn expect<const N: usize>(server: &Server, golden: &[[&str; N]]) {
+    assert_eq!(golden.len(), ANOMALIES.len());
+    for _ in 0..repeats() {
+        let matrix = Matrix::measure(server, || ())
+            .await
+            .expect("every cell can be measured");
+        for row in golden {
+            let (anomaly, words) = (row[0], &row[1..]);
+            for (level, word) in server.levels().iter().zip(words) {
+                let measured = matrix.word(anomaly, *level);
+                assert_eq!(measured, Some(*word), "{anomaly} under {}", level.name());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_is_what_the_literature_says() {
+    let Some(postgres) = postgres().await else {
+        return;
+    };
+    let server = on(&postgres).await;
+    expect(&server, POSTGRES).await;
+    server.close().await.unwrap();
+    postgres.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_is_what_the_literature_says() {
+    let Some(mariadb) = here(MariaDb::start().await) else {
+        return;
+    };
+    let server = Server::open(Address::MySql(mariadb.admin_options()))
+        .await
+        .unwrap();
+    expect(&server, MARIADB).await;
+    for level in server.levels() {
+        let history = histories::record(&server, *level, 7).await.unwrap();
+        let found = findings(&history);
+        assert_eq!(
+            found.is_empty(),
+            *level == Level::Serializable,
+            "{found:#?}"
+        );
+    }
+    server.close().await.unwrap();
+    mariadb.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_transactions_are_serializable_only_where_the_server_says_so() {
+    let Some(postgres) = postgres().await else {
+        return;
+    };
+    let server = on(&postgres).await;
+    for seed in 0..repeats() as u64 {
+        let mut found = Vec::new();
+        for level in server.levels() {
+            let history = histories::record(&server, *level, seed).await.unwrap();
+            found.push(
+                findings(&history)
+                    .iter()
+                    .map(|one| one.anomaly)
+                    .collect::<Vec<_>>(),
+            );
+        }
+        // The arranged pair is there by any seed; under read committed chance may add to its knot.
+        assert!(
+            found[0].iter().any(|one| *one >= Anomaly::LostUpdate),
+            "{found:?}"
+        );
+        assert!(
+            found[1].contains(&Anomaly::WriteSkew),
+            "seed {seed}: {found:?}"
+        );
+        assert!(
+            found[1].iter().all(|one| *one == Anomaly::WriteSkew),
+            "seed {seed}: {found:?}"
+        );
+        assert_eq!(found[2], [], "seed {seed}");
+    }
+    server.close().await.unwrap();
+    postgres.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_ours_stays_on_a_server() {
+    let Some(postgres) = postgres().await else {
+        return;
+    };
+    let pool = sqlx::PgPool::connect_with(postgres.admin_options())
+        .await
+        .unwrap();
+    let count = async || {
+        let sql = "select count(*) from pg_namespace where nspname like 'kata\\_isolation\\_%'";
+        sqlx::query_scalar::<_, i64>(sql)
+            .fetch_one(&pool)
+            .await
+            .unwrap()
+    };
+    // What a killed run left: nobody holds its lock.
+    sqlx::query("create schema kata_isolation_dead")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let server = on(&postgres).await;
+    let other = on(&postgres).await;
+    assert_eq!(count().await, 2);
+    server.close().await.unwrap();
+    // Given up half way.
+    drop(other);
+    assert_eq!(count().await, 0);
+    pool.close().await;
+    postgres.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_reads_as_columns_of_sessions() {
+    let Some(postgres) = postgres().await else {
+        return;
+    };
+    let server = on(&postgres).await;
+    let anomaly = ANOMALIES
+        .iter()
+        .find(|one| one.id == "lost-update")
+        .unwrap();
+    let level = Level::RepeatableRead;
+    let cell = Cell::measure(&server, anomaly, level).await.unwrap();
+    let text = table::cell(anomaly, level, &cell, 80);
+    for expected in [
+        "T1",
+        "T2",
+        "→ waits …",
+        "→ goes on: refused, 40001",
+        "in the end  1:11 2:20",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+    }
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
+    server.close().await.unwrap();
+    postgres.close().await.unwrap();
+}
+
+#[test]
+fn a_wrong_address_is_one_clear_error_without_a_password() {
+    let error = Address::parse("oracle://scott:tiger@host").unwrap_err();
+    assert!(!error.to_string().contains("tiger"));
+    let error = Address::parse("postgres://a:secret@host:port/x").unwrap_err();
+    assert!(!error.to_string().contains("secret"), "{error}");
+}
+
+/// Exit code and everything printed.
+fn typed(words: &[&str]) -> (Option<i32>, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_kata-02-persistence"))
+        .args(words)
+        .output()
+        .expect("the program was built for this test");
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+#[test]
+fn wrong_words_end_with_one_message_and_exit_code_2() {
+    let cases: [(&[&str], &str); 5] = [
+        (&["anomaly", "bit-rot"], "write-skew-on-predicates"),
+        (&["anomaly"], "<ANOMALY>"),
+        (
+            &["anomaly", "write-skew", "--level", "high"],
+            "repeatable-read",
+        ),
+        (
+            &["isolation", "--url", "oracle://a:secret@b"],
+            "postgres://",
+        ),
+        (
+            &["isolation", "--url", "postgres://127.0.0.1:1/x"],
+            "does not let us in",
+        ),
+    ];
+    for (words, expected) in cases {
+        let (code, text) = typed(words);
+        assert_eq!(code, Some(2), "{words:?}\n{text}");
+        assert!(text.contains(expected), "{words:?}\n{text}");
+        assert!(!text.contains("secret"), "{text}");
+    }
+    let (code, help) = typed(&["--help"]);
+    assert_eq!(code, Some(0));
+    for verb in ["isolation", "anomaly", "histories", "check"] {
+        assert!(help.contains(verb), "{help}");
+    }
+}

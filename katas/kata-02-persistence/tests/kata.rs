@@ -1,0 +1,11 @@
+//! The kata's proof: the reference and the alternatives pass, each flawed variant fails exactly
+//! what it declares, and the exercise stands where it stands.
+
+use std::process::ExitCode;
+
+use kata_02_persistence::kata;
+use kata_lab::testing::{main_with, texts};
+
+fn main() -> ExitCode {
+    main_with(kata(), texts(kata()))
+}
