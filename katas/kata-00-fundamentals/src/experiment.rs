@@ -271,8 +271,7 @@ async fn place_and_cut(
     };
     if was_cut {
         lab.note(format!("cuts the connection {word} the database does it"));
-        shop.front().cut();
-        shop.front().heal();
+        shop.front().reset();
     }
     placing.attempted().await?.ok();
     let mut story = lab.history().events().split_off(told);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    hold::Again,
     instance::Instance,
     lab::Lab,
     proxy::Point,
@@ -100,6 +101,7 @@ struct Agenda {
     /// The first round trip that was not there, once one is known.
     end: [u64; 2],
     fakes: Vec<FakePoint>,
+    again: Again<CrashPoint>,
 }
 
 const POINTS: [Point; 2] = [Point::Early, Point::Late];
@@ -114,12 +116,16 @@ impl Agenda {
                 true => FakePoint::ALL.to_vec(),
                 false => Vec::new(),
             },
+            again: Again::new(),
         }
     }
 
     fn take(&mut self) -> Option<CrashPoint> {
         if let Some(fake) = self.fakes.pop() {
             return Some(CrashPoint::Fake(fake));
+        }
+        if let Some(again) = self.again.take() {
+            return Some(again);
         }
         // Early and late in turn, so that a mistake at the first statements shows soon.
         let which = (0..POINTS.len())
@@ -147,6 +153,7 @@ impl Agenda {
     fn cancel(&mut self) {
         self.end = [0; 2];
         self.fakes.clear();
+        self.again.cancel();
     }
 }
 
@@ -188,7 +195,10 @@ where
             stage.note(format!("the crash will come {point}"));
             match (scene(stage.clone(), program.clone(), point).await?, point) {
                 (Some(keepsake), point) => {
-                    locked(&survey).count(point);
+                    let again = stage.had_moved_points() && locked(&agenda).again.put(point);
+                    if !again {
+                        locked(&survey).count(point);
+                    }
                     if let Some(before) = before.replace(keepsake) {
                         still(stage.clone(), program.clone(), before).await?;
                     }

@@ -11,6 +11,7 @@ use std::{fmt, future::Future, time::Duration};
 
 use crate::{
     client::{NoAnswer, Pending, Reply, Request},
+    hold::Again,
     instance::Instance,
     lab::Lab,
     proxy::{Point, RoundTrip, Unsprung},
@@ -94,16 +95,19 @@ impl Interleaving {
     /// # Errors
     /// [`Stop::NotStarted`] on a 501; [`Stop::Inconclusive`] if the server does not say who waits.
     pub async fn play(&self, first: Request, second: Request) -> Judged<Played> {
-        let trap = self
-            .first
-            .front()
-            .arm(RoundTrip(self.at.round_trip), self.at.point);
+        let front = self.first.front();
+        front.quiet().await;
+        let connections = front.connections();
+        let trap = front.arm(RoundTrip(self.at.round_trip), self.at.point);
         let mut first = first.spawn();
         let sprung = tokio::select! {
             biased;
             sprung = trap.sprung() => Some(sprung),
             answer = first.attempted() => { answer?.ok(); None }
         };
+        if sprung.is_some() && front.connections() > connections {
+            self.stage.points_have_moved();
+        }
         let mut second = second.spawn();
         let reached = match sprung {
             None => Reached::Beyond,
@@ -165,6 +169,7 @@ struct Agenda {
     /// The first round trip that was not there, once one is known.
     end: [u64; 2],
     held: [usize; 2],
+    again: Again<HoldPoint>,
 }
 
 impl Agenda {
@@ -173,10 +178,14 @@ impl Agenda {
             next: [1; 2],
             end: [MOST_ROUND_TRIPS; 2],
             held: [0; 2],
+            again: Again::new(),
         }
     }
 
     fn take(&mut self) -> Option<HoldPoint> {
+        if let Some(again) = self.again.take() {
+            return Some(again);
+        }
         let which = (0..POINTS.len())
             .filter(|which| self.next[*which] < self.end[*which])
             .min_by_key(|which| self.next[*which])?;
@@ -236,7 +245,9 @@ where
             stage: lab.clone(),
         };
         let reached = scene(lab.clone(), interleaving).await?;
-        agenda.note(at, reached);
+        if !(lab.had_moved_points() && agenda.again.put(at)) {
+            agenda.note(at, reached);
+        }
         lab.history().forget_before(began);
     }
     if agenda.end.contains(&MOST_ROUND_TRIPS) {

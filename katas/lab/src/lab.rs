@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     future::Future,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,7 @@ struct Inner {
     random: Mutex<StdRng>,
     /// The history that shows a failure, when it happened in a scene of its own.
     evidence: Mutex<Option<(History, Vec<String>)>>,
+    have_points_moved: AtomicBool,
 }
 
 /// What a lab is set up for.
@@ -86,6 +90,7 @@ impl Lab {
             instances: Mutex::default(),
             random: Mutex::new(random),
             evidence: Mutex::default(),
+            have_points_moved: AtomicBool::new(false),
         }))
     }
 
@@ -346,6 +351,16 @@ impl Lab {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// The present scene has other points than it was meant to have.
+    pub(crate) fn points_have_moved(&self) {
+        self.0.have_points_moved.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was so since it was asked last.
+    pub(crate) fn had_moved_points(&self) -> bool {
+        self.0.have_points_moved.swap(false, Ordering::Relaxed)
     }
 
     /// The place that it stands in.

@@ -10,6 +10,7 @@ pub mod fakes;
 mod fronts;
 mod grounds;
 mod history;
+mod hold;
 mod implementation;
 mod instance;
 mod interleavings;

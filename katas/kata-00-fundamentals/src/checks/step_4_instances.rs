@@ -1,6 +1,6 @@
 //! Step 4: the process is stateless. Any instance answers for all, and none is missed.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use http::StatusCode;
 use kata_lab::{
@@ -98,30 +98,21 @@ fn whole(order: &Order, shown: &Reply, promise: &Promise) -> Judged {
 /// Sends an order, crashes the program at the point given, and starts it again. `false` if the
 /// point never came.
 async fn crash(stage: &Lab, program: &Instance, order: &Order, point: CrashPoint) -> Judged<bool> {
-    // Kept to the end: a client that hangs up first is another story.
-    let mut story;
+    // Both are kept to the end: a client that hangs up first is another story.
+    let mut story = pin!(async { order.place(program).attempt().await.map(drop) });
+    let mut pending;
     match point {
         CrashPoint::Database { round_trip, point } => {
-            let trap = program.front().arm(RoundTrip(round_trip), point);
-            story = order.place(program).spawn();
-            let held = tokio::select! {
-                biased;
-                held = trap.sprung() => held.ok(),
-                ended = story.attempted() => { ended?.ok(); None }
-            };
-            let Some(held) = held else {
+            let at = (round_trip, point);
+            let Some(_held) = stage.hold(program, at, story.as_mut()).await? else {
                 return Ok(false);
             };
-            let statement = held
-                .statement
-                .unwrap_or_else(|| "the start of a session".to_owned());
-            stage.note(format!("holds round trip {round_trip}: {statement}"));
             program.crash().await?;
         }
         CrashPoint::Fake(moment) => {
             let trap = stage.warehouse().trap_order(&order.order_id);
-            story = order.place(program).spawn();
-            let Some(held) = caught_from(trap.caught(), &mut story).await? else {
+            pending = order.place(program).spawn();
+            let Some(held) = caught_from(trap.caught(), &mut pending).await? else {
                 return Ok(false);
             };
             if moment == FakePoint::Acted {
@@ -222,6 +213,7 @@ async fn race(
 ) -> Judged<(bool, [Reply; 2])> {
     /// The last resort, for a design whose second request waits in a way that nobody can see.
     const MEETING: Duration = Duration::from_secs(10);
+    a.front().quiet().await;
     let trap = a.front().arm(RoundTrip(round_trip), Point::Early);
     let mut first = one.place(a).actor("to A").spawn();
     let was_held = tokio::select! {
@@ -276,8 +268,7 @@ pub async fn comes_back_after_a_cut(lab: Lab) -> Judged {
         "200 at the third try at the latest",
     );
     lab.note("cuts all connections to the database");
-    program.front().cut();
-    program.front().heal();
+    program.front().reset();
     let mut last = String::new();
     for _ in 0..TRIES {
         last = match order.look_up(&program).attempt().await? {

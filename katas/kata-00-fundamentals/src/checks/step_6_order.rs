@@ -78,6 +78,7 @@ pub async fn sends_nothing_for_what_was_not_stored(lab: Lab) -> Judged<String> {
     for (point, word) in [(Point::Early, "before"), (Point::Late, "after")] {
         for round_trip in 1..=MOST_ROUND_TRIPS {
             let order = Order::new(&lab);
+            program.front().quiet().await;
             let trap = program.front().arm(RoundTrip(round_trip), point);
             let mut pending = order.place(&program).spawn();
             let was_cut = tokio::select! {
@@ -94,8 +95,7 @@ pub async fn sends_nothing_for_what_was_not_stored(lab: Lab) -> Judged<String> {
                 lab.note(&what);
                 // New connections are let through: what is asked is what is sent outside, and not
                 // how long somebody waits.
-                program.front().cut();
-                program.front().heal();
+                program.front().reset();
             }
             over(&mut pending).await?;
             drop(trap);

@@ -43,9 +43,8 @@ pub(super) async fn cut(
         return Ok(false);
     };
     stage.note("cuts the connections");
-    program.front().cut();
+    program.front().reset();
     drop(trap);
-    program.front().heal();
     story.await?;
     Ok(true)
 }
@@ -61,20 +60,7 @@ async fn held(
     let CrashPoint::Database { round_trip, point } = point else {
         return Ok(None);
     };
-    quiet(stage, program).await;
-    let trap = program.front().arm(RoundTrip(round_trip), point);
-    let held = tokio::select! {
-        biased;
-        held = trap.sprung() => held.ok(),
-        ended = story => { ended?; None }
-    };
-    Ok(held.map(|held| {
-        let statement = held
-            .statement
-            .unwrap_or_else(|| "the start of a session".to_owned());
-        stage.note(format!("holds round trip {round_trip}: {statement}"));
-        trap
-    }))
+    stage.hold(program, (round_trip, point), story).await
 }
 
 /// Traps at every point of what the program does next, in the order in which they are reached: to
@@ -87,22 +73,6 @@ pub(super) fn at_every_point(program: &Instance) -> Vec<Trap> {
         .flat_map(|number| [Point::Early, Point::Late].map(|point| (RoundTrip(number), point)))
         .map(|(number, point)| program.front().arm(number, point))
         .collect()
-}
-
-/// Waits until the program says nothing more to its database: a pool may still be asking after the
-/// connection of the request before. It would be counted as a round trip of the next one, and every
-/// point would mean another statement. Nothing is concluded from it.
-pub(super) async fn quiet(stage: &Lab, program: &Instance) {
-    const QUIET: Duration = Duration::from_millis(15);
-    let mut before = program.front().round_trips();
-    loop {
-        stage.until(QUIET, || std::future::ready(false)).await;
-        let now = program.front().round_trips();
-        if now == before {
-            return;
-        }
-        before = now;
-    }
 }
 
 /// Two requests behind a lock of the lab's own: it locks the rows of `table`, lets both queue, and

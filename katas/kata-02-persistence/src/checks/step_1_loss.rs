@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     bank::{Transfer, balance, balances, open, refuses_input, told},
-    points::{at_every_point, quiet},
+    points::at_every_point,
 };
 
 /// An account is opened once and shown.
@@ -168,7 +168,7 @@ pub async fn shows_the_loss_of_a_crash(lab: Lab) -> Judged<String> {
     let to = open(&lab, &program, 1_000).await?;
     let total = async || Ok::<i64, Box<Stop>>(balances(&lab, &[&from, &to]).await?.iter().sum());
     let transfer = Transfer::new(&lab, &from, &to, 400);
-    quiet(&lab, &program).await;
+    program.front().quiet().await;
     let traps = at_every_point(&program);
     let mut story = transfer.unsafe_request(&program).spawn();
     let mut looks = 0;

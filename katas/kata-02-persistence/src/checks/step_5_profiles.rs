@@ -295,6 +295,7 @@ pub async fn increments_refuse_nobody(lab: Lab) -> Judged<String> {
         ),
         "all are answered 200: nobody is refused because others are writing",
     );
+    a.front().quiet().await;
     let traps: Vec<_> = (1..=OVERTAKEN)
         .map(|number| a.front().arm(RoundTrip(number), Point::Early))
         .collect();

@@ -6,7 +6,6 @@ use http::StatusCode;
 use kata_lab::{
     CrashPoint, FakePoint, Instance, Judged, Lab, Pending, Promise, Reply, at_every_crash_point,
     fakes::{Caught, Trap},
-    proxy::RoundTrip,
 };
 
 use super::{
@@ -82,19 +81,10 @@ pub(super) async fn crash(
     let mut story = std::pin::pin!(story);
     match point {
         CrashPoint::Database { round_trip, point } => {
-            let trap = program.front().arm(RoundTrip(round_trip), point);
-            let held = tokio::select! {
-                biased;
-                held = trap.sprung() => held.ok(),
-                ended = &mut story => { ended?; None }
-            };
-            let Some(held) = held else {
+            let at = (round_trip, point);
+            let Some(_held) = stage.hold(program, at, story.as_mut()).await? else {
                 return Ok(false);
             };
-            let statement = held
-                .statement
-                .unwrap_or_else(|| "the start of a session".to_owned());
-            stage.note(format!("holds round trip {round_trip}: {statement}"));
             program.crash().await?;
         }
         CrashPoint::Fake(moment) => {

@@ -101,10 +101,37 @@ impl Front {
         state.armed_at = state.begun;
     }
 
-    /// The round trips that have begun since the front was last armed, over all connections.
+    /// The round trips that have begun since the front was last armed, over all connections. A Sync
+    /// alone is none.
     pub fn round_trips(&self) -> u64 {
         let state = self.shared.state();
         state.begun - state.armed_at
+    }
+
+    /// How many connections it has ever accepted.
+    pub fn connections(&self) -> u64 {
+        self.shared.state().connections
+    }
+
+    /// Waits until the program asks nothing of the server, for it may still be looking after the
+    /// connection of the request before. It waits no longer than a second, since a program may have
+    /// work of its own, and nothing can be concluded from it.
+    pub async fn quiet(&self) {
+        const MOST: Duration = Duration::from_secs(1);
+        const QUIET: Duration = Duration::from_millis(15);
+        let quiet = async {
+            let mut before = None;
+            loop {
+                let now = self.shared.state().asked;
+                let is_answered = self.shared.state().answered == now;
+                if is_answered && before.replace(now) == Some(now) {
+                    return;
+                }
+                tokio::time::sleep(QUIET).await;
+            }
+        };
+        // What is still under way then is the program's own.
+        let _ = tokio::time::timeout(MOST, quiet).await;
     }
 
     /// Freezes all bytes in both directions. New connections are accepted and stay mute. Once it
@@ -127,14 +154,36 @@ impl Front {
     /// `client_connection_check_interval` is set. Until these processes are gone they may hold
     /// locks.
     pub fn cut(&self) -> Vec<i32> {
+        self.end_sessions(|mode| mode.closed = true)
+    }
+
+    /// Resets all connections as [`Front::cut`] does, and welcomes new ones: who tries again at once
+    /// is not refused.
+    pub fn reset(&self) -> Vec<i32> {
+        self.end_sessions(|_| {})
+    }
+
+    /// Resets one connection, as [`Front::reset`] does all of them: the one that a trap
+    /// [holds](super::Held::connection), for instance.
+    pub fn reset_connection(&self, connection: u64) -> Option<i32> {
         self.shared.mode.send_modify(|mode| {
-            mode.closed = true;
-            mode.age += 1;
+            mode.dead.insert(connection);
         });
         let mut state = self.shared.state();
-        let cut = std::mem::take(&mut state.sessions);
-        let pids = cut.values().copied().collect();
-        state.ending.extend(cut);
+        let pid = state.sessions.remove(&connection)?;
+        state.ending.insert(connection, pid);
+        Some(pid)
+    }
+
+    fn end_sessions(&self, and: impl FnOnce(&mut Mode)) -> Vec<i32> {
+        self.shared.mode.send_modify(|mode| {
+            mode.age += 1;
+            and(mode);
+        });
+        let mut state = self.shared.state();
+        let ended = std::mem::take(&mut state.sessions);
+        let pids = ended.values().copied().collect();
+        state.ending.extend(ended);
         pids
     }
 
@@ -215,6 +264,10 @@ struct State {
     begun: u64,
     /// What `begun` was when the front was last armed.
     armed_at: u64,
+    /// All that was ever asked of the server: round trips, and what counts as none.
+    asked: u64,
+    /// How much of it is answered, or never will be.
+    answered: u64,
     /// Traps whose round trip has not come.
     armed: Vec<Arc<Core>>,
     delay: Duration,
@@ -275,6 +328,16 @@ impl Shared {
                 .collect(),
             delay: state.delay,
         }
+    }
+
+    /// The server will answer what the program has sent.
+    pub(super) fn asked(&self) {
+        self.state().asked += 1;
+    }
+
+    /// So much is answered, or never will be.
+    pub(super) fn answered(&self, count: usize) {
+        self.state().answered += count as u64;
     }
 
     pub(super) fn disarm(&self, core: &Arc<Core>) {
@@ -350,16 +413,19 @@ fn welcome(program: TcpStream, shared: &Arc<Shared>) {
     let Ok(program) = Sock::tcp(program) else {
         return;
     };
-    let mode = *shared.mode.borrow();
-    if mode.closed {
-        program.reset_on_close();
-        return;
-    }
+    let age = {
+        let mode = shared.mode.borrow();
+        if mode.closed {
+            program.reset_on_close();
+            return;
+        }
+        mode.age
+    };
     let connection = {
         let mut state = shared.state();
         state.connections += 1;
         state.connections
     };
-    let gate = Gate::new(shared.mode.subscribe(), mode.age);
+    let gate = Gate::new(shared.mode.subscribe(), age, connection);
     tokio::spawn(Session::new(connection, Arc::clone(shared), gate, program).run());
 }

@@ -6,7 +6,7 @@
 //! one system call. The channel that wakes the waiting connections is that lock: a
 //! [`watch::Ref`](tokio::sync::watch::Ref) is a read guard.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, io, path::PathBuf, time::Duration};
 
 use socket2::SockRef;
 use tokio::{
@@ -37,7 +37,7 @@ impl Upstream {
 }
 
 /// What a front does with bytes and connections.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Mode {
     /// No byte passes.
     pub(super) silent: bool,
@@ -47,6 +47,8 @@ pub(super) struct Mode {
     pub(super) ended: bool,
     /// Raised by each cut: connections of an earlier age are dead.
     pub(super) age: u64,
+    /// Connections that are dead whatever their age.
+    pub(super) dead: BTreeSet<u64>,
 }
 
 /// The gate of one connection, or of one direction of it.
@@ -54,11 +56,20 @@ pub(super) struct Mode {
 pub(super) struct Gate {
     mode: watch::Receiver<Mode>,
     age: u64,
+    connection: u64,
 }
 
 impl Gate {
-    pub(super) fn new(mode: watch::Receiver<Mode>, age: u64) -> Self {
-        Self { mode, age }
+    pub(super) fn new(mode: watch::Receiver<Mode>, age: u64, connection: u64) -> Self {
+        Self {
+            mode,
+            age,
+            connection,
+        }
+    }
+
+    fn is_cut(&self, mode: &Mode) -> bool {
+        mode.age != self.age || mode.dead.contains(&self.connection)
     }
 
     /// Writes all bytes, as soon as the front is not silent.
@@ -66,7 +77,7 @@ impl Gate {
         while !bytes.is_empty() {
             let tried = {
                 let mode = self.mode.borrow();
-                if mode.age != self.age {
+                if self.is_cut(&mode) {
                     return Err(io::ErrorKind::ConnectionReset.into());
                 }
                 if mode.silent {
@@ -89,18 +100,17 @@ impl Gate {
 
     /// Waits until bytes may pass, or the connection is cut.
     pub(super) async fn open(&mut self) {
-        let age = self.age;
+        let mut mode = self.mode.clone();
         // An error means that the front is gone, which is a cut.
-        let _ = self
-            .mode
-            .wait_for(|mode| !mode.silent || mode.age != age)
+        let _ = mode
+            .wait_for(|mode| !mode.silent || self.is_cut(mode))
             .await;
     }
 
     /// Waits until the connection is cut.
     pub(super) async fn cut(&mut self) {
-        let age = self.age;
-        let _ = self.mode.wait_for(|mode| mode.age != age).await;
+        let mut mode = self.mode.clone();
+        let _ = mode.wait_for(|mode| self.is_cut(mode)).await;
     }
 }
 
@@ -229,7 +239,7 @@ mod tests {
             peer.set_nonblocking(true).unwrap();
             let ours = Sock::Unix(UnixStream::from_std(ours).unwrap());
             let mode = watch::Sender::new(Mode::default());
-            let mut gate = Gate::new(mode.subscribe(), 0);
+            let mut gate = Gate::new(mode.subscribe(), 0, 1);
             let (tries, quits) = (Arc::new(AtomicBool::new(false)), mode.subscribe());
             let has_tried = Arc::clone(&tries);
             let writer = tokio::spawn(async move {
@@ -264,7 +274,7 @@ mod tests {
             |mode: &mut Mode| mode.age += 1,
         ] {
             let mode = watch::Sender::new(Mode::default());
-            let mut gate = Gate::new(mode.subscribe(), 0);
+            let mut gate = Gate::new(mode.subscribe(), 0, 1);
             mode.send_modify(|mode| mode.silent = true);
             let at_once = tokio::time::timeout(Duration::ZERO, gate.open()).await;
             assert!(at_once.is_err());

@@ -78,7 +78,7 @@ impl Session {
     /// Keeps the server's side for another program, if it has nothing under way.
     async fn keep(&mut self) {
         let is_over = self.is_over();
-        self.trips().end();
+        self.ends();
         if let Some(reserve) = self.shared.reserve()
             && let Some(server) = self.server.take()
             && let Some(greeting) = server.greeting.into_inner()
@@ -93,6 +93,11 @@ impl Session {
                 self.shared.kept(self.connection);
             }
         }
+    }
+
+    fn ends(&self) {
+        let unanswered = self.trips().end();
+        self.shared.answered(unanswered);
     }
 
     /// Whether the server's side can be kept for another program.
@@ -123,6 +128,7 @@ impl Session {
             self.report(begun.number, "connect".to_owned());
         }
         let sent = self.trips().starts(begun);
+        self.shared.asked();
         self.pause(&sent).await;
 
         let packet: Vec<u8> = buffer.drain(..length).collect();
@@ -222,6 +228,9 @@ impl Session {
         let body = &buffer[frame.body.clone()];
         let mut trips = self.trips();
         let sent = trips.sent(frame.tag, || self.shared.begin());
+        if sent.asks {
+            self.shared.asked();
+        }
         if let Some(number) = sent.begins {
             telling.round_trip = number;
         }
@@ -356,6 +365,9 @@ impl Session {
     fn received(&self, frame: &Frame, buffer: &[u8]) -> Received {
         let mut trips = self.trips();
         let received = trips.received(frame.tag, &buffer[frame.body.clone()]);
+        if received.answers {
+            self.shared.answered(1);
+        }
         if frame.tag == b'K' {
             self.shared.named(self.connection, trips.backend_pid());
         }
@@ -398,7 +410,7 @@ impl Session {
 impl Drop for Session {
     /// Also when the task is dropped with its runtime, or an observer has panicked.
     fn drop(&mut self) {
-        self.trips().end();
+        self.ends();
         self.shared.closed(self.connection);
     }
 }

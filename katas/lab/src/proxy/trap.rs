@@ -47,8 +47,8 @@ pub struct Held {
 /// Why a trap will never hold anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unsprung {
-    /// The round trip came and has no such point: a simple query, the start of a session or a
-    /// lone Sync has no statement that has run and is not yet committed.
+    /// The round trip came and has no such point: a simple query or the start of a session has no
+    /// statement that has run and is not yet committed.
     #[error("this round trip has no such point")]
     NoSuchPoint,
     /// The connection or the front ended before the point was reached.

@@ -2,7 +2,9 @@
 //! held for a trap. Pure bookkeeping: it sees tags in the order of the wire and touches no socket.
 //!
 //! A round trip begins with the first frame of the program after the last Sync or Query, and ends
-//! with its ReadyForQuery. A program may send the next before the last is answered, so they wait
+//! with its ReadyForQuery. A Sync alone is answered as well, but counts as none: it asks nothing of
+//! the server, and pools look with it, at moments of their own, whether a connection lives. A
+//! program may send the next before the last is answered, so they wait
 //! in a queue: the answers always belong to the one at its head.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -96,6 +98,8 @@ impl Trip {
 /// What is to be done before a frame of the program is forwarded.
 #[derive(Debug, Default)]
 pub(super) struct Sent {
+    /// The server will answer it with a ReadyForQuery of its own.
+    pub(super) asks: bool,
     /// The frame begins a round trip of this number.
     pub(super) begins: Option<u64>,
     pub(super) delay: Duration,
@@ -121,6 +125,8 @@ pub(super) struct Received {
     pub(super) held: bool,
     /// The program needs it, and what was held before it, to go on.
     pub(super) releases: bool,
+    /// Something that was asked has its answer, or will have none.
+    pub(super) answers: bool,
     /// The round trip is complete: hold, with nothing of its answer passed on.
     pub(super) late: Option<Arc<Core>>,
 }
@@ -168,9 +174,13 @@ impl Trips {
             }
             return Sent::default();
         }
-        let mut sent = match is_open {
-            true => Sent::default(),
-            false => self.begins(Kind::Extended, begin()),
+        let mut sent = match tag {
+            _ if is_open => Sent::default(),
+            b'S' => Sent {
+                begins: None,
+                ..self.begins(Kind::Extended, Begun::default())
+            },
+            _ => self.begins(Kind::Extended, begin()),
         };
         let Some(trip) = self.queue.back_mut() else {
             return sent;
@@ -220,6 +230,7 @@ impl Trips {
             withheld: false,
         };
         let sent = Sent {
+            asks: true,
             begins: Some(begun.number),
             delay: begun.delay,
             early: trip.live(Point::Early).cloned(),
@@ -303,7 +314,7 @@ impl Trips {
                 received.releases = true;
                 head.has_no_such_point();
                 if head.kind == Kind::Extended && head.closed && !head.copied {
-                    self.reopens();
+                    received.answers = self.reopens();
                     return received;
                 }
             }
@@ -341,33 +352,37 @@ impl Trips {
         Received {
             held: late.is_some(),
             releases: false,
+            answers: true,
             late,
         }
     }
 
     /// The server ignores a Sync that reaches it while it copies in, so the round trip goes on to
     /// the Sync after the copy. If the program has sent that one without waiting, it was taken
-    /// for a round trip of its own.
-    fn reopens(&mut self) {
+    /// for one of its own: whether that was so, and there is one answer less to come.
+    fn reopens(&mut self) -> bool {
         let Some(head) = self.queue.pop_front() else {
-            return;
+            return false;
         };
-        match self.queue.front_mut() {
-            Some(next) => next.traps.extend(head.traps),
-            None => {
-                self.queue.push_front(Trip {
-                    closed: false,
-                    ..head
-                });
-            }
+        if let Some(next) = self.queue.front_mut() {
+            next.traps.extend(head.traps);
+            return true;
         }
+        self.queue.push_front(Trip {
+            closed: false,
+            ..head
+        });
+        false
     }
 
-    /// The connection has ended: traps that it was to spring never will.
-    pub(super) fn end(&mut self) {
+    /// The connection has ended: traps that it was to spring never will. Returns how much of what it
+    /// asked will have no answer.
+    pub(super) fn end(&mut self) -> usize {
+        let unanswered = self.queue.len();
         for trip in self.queue.drain(..) {
             trip.lose();
         }
+        unanswered
     }
 
     fn last(&mut self) -> Option<&mut Trip> {

@@ -60,7 +60,8 @@ fn a_round_trip_ends_with_its_sync_or_query_whatever_is_in_it() {
         (b"QQQ", 3),
         (b"PBDES", 1),
         (b"PDHBES", 1),
-        (b"PBESBESS", 3),
+        (b"PBESBESS", 2),
+        (b"S", 0),
         (b"PBEQ", 1),
         (b"F", 1),
         (b"QdddcX", 1),
@@ -71,6 +72,30 @@ fn a_round_trip_ends_with_its_sync_or_query_whatever_is_in_it() {
         let mut counted = Counted::new(&[]);
         counted.send_all(sent);
         assert_eq!(counted.begun, count, "{}", String::from_utf8_lossy(sent));
+    }
+}
+
+#[test]
+fn what_was_asked_is_answered_or_ends_with_its_connection() {
+    for (sent, said) in [
+        (b"QSPBES".as_slice(), b"TDCZZ12CZ".as_slice()),
+        (b"QQS", b"CZ"),
+        (b"PBES", b""),
+        // The server ignores the first Sync, whether the second has been sent or not.
+        (b"PBESdcS", b"12GCZ"),
+        (b"PBES", b"12G"),
+    ] {
+        let mut counted = Counted::new(&[]);
+        let asked = sent.iter().filter(|tag| counted.send(**tag).asks).count();
+        let said = said.iter().map(|tag| counted.trips.received(*tag, &[]));
+        let answered = said.filter(|received| received.answers).count();
+        let unanswered = counted.trips.end();
+        assert_eq!(
+            asked,
+            answered + unanswered,
+            "{}",
+            String::from_utf8_lossy(sent)
+        );
     }
 }
 

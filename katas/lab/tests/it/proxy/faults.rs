@@ -121,6 +121,62 @@ async fn a_cut_ends_the_sessions_and_rolls_back_and_a_heal_lets_in() {
 }
 
 #[tokio::test]
+async fn a_reset_lets_new_connections_in_at_once() {
+    let Some(mut scene) = Scene::open().await else {
+        return;
+    };
+    let mut idle = scene.wire().await;
+    let pids = scene.front.backend_pids();
+    assert_eq!(scene.front.reset(), pids);
+    let mut next = scene.wire().await;
+    next.send(&query("insert into notes values ('next')")).await;
+    within(next.until_ready()).await;
+    within(idle.answer()).await.unwrap_err();
+    assert_eq!(scene.notes().await, ["next"]);
+    scene.until_gone(&pids).await;
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn one_connection_is_reset_where_a_trap_holds_it_and_the_others_live() {
+    let Some(mut scene) = Scene::open().await else {
+        return;
+    };
+    let (mut held, mut other) = (scene.wire().await, scene.wire().await);
+    let trap = scene.front.arm(RoundTrip(1), Point::Late);
+    held.send(&query("insert into notes values ('held')")).await;
+    let caught = within(trap.sprung()).await.unwrap();
+    assert_eq!(
+        scene.front.reset_connection(caught.connection),
+        caught.backend_pid
+    );
+    drop(trap);
+    within(held.answer()).await.unwrap_err();
+    other
+        .send(&query("insert into notes values ('other')"))
+        .await;
+    within(other.until_ready()).await;
+    assert_eq!(scene.notes().await, ["held", "other"]);
+    assert_eq!(scene.front.reset_connection(caught.connection), None);
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn a_front_is_quiet_when_what_was_asked_is_answered() {
+    let Some(scene) = Scene::open().await else {
+        return;
+    };
+    let mut wire = scene.wire().await;
+    scene.front.count_from_now();
+    let began = Instant::now();
+    wire.send(&query("select pg_sleep(0.2)")).await;
+    until_round_trips(&scene, 1).await;
+    within(scene.front.quiet()).await;
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    scene.close().await;
+}
+
+#[tokio::test]
 async fn a_cut_discards_what_was_held_or_frozen() {
     let Some(mut scene) = Scene::open().await else {
         return;

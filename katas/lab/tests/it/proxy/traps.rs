@@ -222,20 +222,33 @@ async fn a_statement_that_fails_is_held_unsynced_as_well() {
 }
 
 #[tokio::test]
-async fn a_simple_query_a_start_and_a_lone_sync_have_no_unsynced_point() {
+async fn a_simple_query_and_a_start_have_no_unsynced_point() {
     let Some(scene) = Scene::open().await else {
         return;
     };
     let trap = scene.front.arm(RoundTrip(1), Point::Unsynced);
     let mut wire = scene.wire().await;
     assert_eq!(within(trap.sprung()).await, Err(Unsprung::NoSuchPoint));
-    for bytes in [query("select 1"), sync()] {
-        let trap = scene.front.arm(RoundTrip(1), Point::Unsynced);
-        wire.send(&bytes).await;
-        within(wire.until_ready()).await;
-        assert_eq!(within(trap.sprung()).await, Err(Unsprung::NoSuchPoint));
-        assert!(!trap.has_sprung());
-    }
+    let trap = scene.front.arm(RoundTrip(1), Point::Unsynced);
+    wire.send(&query("select 1")).await;
+    within(wire.until_ready()).await;
+    assert_eq!(within(trap.sprung()).await, Err(Unsprung::NoSuchPoint));
+    assert!(!trap.has_sprung());
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn a_sync_alone_is_no_round_trip() {
+    let Some(scene) = Scene::open().await else {
+        return;
+    };
+    let mut wire = scene.wire().await;
+    let trap = scene.front.arm(RoundTrip(1), Point::Early);
+    wire.send(&sync()).await;
+    assert_eq!(tags(&within(wire.until_ready()).await), "Z");
+    assert_eq!(scene.front.round_trips(), 0);
+    wire.send(&query("select 1")).await;
+    within(trap.sprung()).await.unwrap();
     scene.close().await;
 }
 
