@@ -3,6 +3,7 @@
 mod bank;
 mod points;
 mod reader;
+mod writes;
 
 pub mod step_1_loss;
 pub mod step_2_transactions;
