@@ -33,7 +33,7 @@ pub use command::{Argument, Call, Command};
 pub use crash_points::{CrashPoint, FakePoint, at_every_crash_point};
 pub use grounds::Grounds;
 pub use history::{Event, History, Mark};
-pub use implementation::{Implementation, StartError, Threads, Work};
+pub use implementation::{Implementation, StartError, Threads, Work, free_port};
 pub use instance::Instance;
 pub use interleavings::{
     HoldPoint, Interleaving, Played, Reached, at_every_hold_point, is_blocked,

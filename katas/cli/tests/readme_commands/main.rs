@@ -308,11 +308,8 @@ fn attempt(root: &Path, command: &str, before: &str) -> Result<Completion, Faile
 
 /// What the lesson tells: leave `env` running, start the program with its variables, judge that.
 fn environment(root: &Path, line: &str, own: &str) -> Result<(), Failed> {
-    // Free a moment ago, which is as good as a fixed one and does not meet somebody else's server.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port()
-        .to_string();
+    // A fixed one might be somebody else's server's.
+    let port = kata_lab::free_port()?.to_string();
     let mut env = Running::start(root, &format!("exec {}", line.replace(PORT_SHOWN, &port)))?;
     // The two come by different pipes, in any order.
     env.until("check --url")?;

@@ -167,7 +167,10 @@ fn drain(
 ///
 /// Each is the next one, from a random place on: of two programs of ours that start at the same
 /// moment on the same port, the one that loses would be taken for healthy by the other's answer.
-pub(crate) fn free_port() -> std::io::Result<u16> {
+///
+/// # Errors
+/// A hundred of them were taken.
+pub fn free_port() -> std::io::Result<u16> {
     const FIRST: u16 = 20_000;
     const PORTS: usize = 12_000;
     static BEGIN: LazyLock<usize> = LazyLock::new(|| rand::rng().random_range(0..PORTS));

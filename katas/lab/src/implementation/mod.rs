@@ -10,7 +10,7 @@ mod threads;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub(crate) use command::free_port;
+pub use command::free_port;
 pub(crate) use output::Output;
 pub use threads::{Threads, Work};
 
