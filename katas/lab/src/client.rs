@@ -209,6 +209,14 @@ impl Request {
     }
 }
 
+/// What came of a request, in one line.
+pub fn told(answer: &Result<Reply, NoAnswer>) -> String {
+    match answer {
+        Ok(reply) => reply.to_string(),
+        Err(silence) => silence.to_string(),
+    }
+}
+
 /// What comes of a request: an answer or none, unless the check ends here.
 type Attempt = Judged<Result<Reply, NoAnswer>>;
 

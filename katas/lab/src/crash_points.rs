@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    hold::Again,
+    hold::{Again, HoldPoint},
     instance::Instance,
     lab::Lab,
     proxy::Point,
@@ -24,13 +24,9 @@ const MOST_ROUND_TRIPS: u64 = 200;
 /// Where the instance crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CrashPoint {
-    /// At a round trip to the database, counted from 1.
-    Database {
-        /// The round trip.
-        round_trip: u64,
-        /// Before it reached the server, or after the server has done it.
-        point: Point,
-    },
+    /// At a round trip to the database: before it reached the server, or after the server has done
+    /// it.
+    Database(HoldPoint),
     /// At its call to a fake.
     Fake(FakePoint),
 }
@@ -54,13 +50,7 @@ impl FakePoint {
 impl fmt::Display for CrashPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CrashPoint::Database {
-                round_trip,
-                point: Point::Early,
-            } => {
-                write!(f, "before round trip {round_trip}")
-            }
-            CrashPoint::Database { round_trip, .. } => write!(f, "after round trip {round_trip}"),
+            CrashPoint::Database(at) => at.fmt(f),
             CrashPoint::Fake(FakePoint::NotActed) => {
                 f.write_str("at a call that is never acted on")
             }
@@ -85,11 +75,8 @@ impl Survey {
     fn count(&mut self, point: CrashPoint) {
         match point {
             CrashPoint::Fake(_) => self.fakes += 1,
-            CrashPoint::Database {
-                point: Point::Early,
-                ..
-            } => self.early += 1,
-            CrashPoint::Database { .. } => self.late += 1,
+            CrashPoint::Database(at) if at.point == Point::Early => self.early += 1,
+            CrashPoint::Database(_) => self.late += 1,
         }
     }
 }
@@ -133,21 +120,15 @@ impl Agenda {
             .min_by_key(|which| self.next[*which])?;
         let round_trip = self.next[which];
         self.next[which] += 1;
-        Some(CrashPoint::Database {
+        Some(CrashPoint::Database(HoldPoint {
             round_trip,
             point: POINTS[which],
-        })
+        }))
     }
 
-    fn ends_at(&mut self, round_trip: u64, point: Point) {
-        for (end, _) in self
-            .end
-            .iter_mut()
-            .zip(POINTS)
-            .filter(|(_, other)| *other == point)
-        {
-            *end = (*end).min(round_trip);
-        }
+    fn ends_at(&mut self, at: HoldPoint) {
+        let which = usize::from(at.point == Point::Late);
+        self.end[which] = self.end[which].min(at.round_trip);
     }
 
     fn cancel(&mut self) {
@@ -193,9 +174,10 @@ where
             };
             let began = stage.history().mark();
             stage.note(format!("the crash will come {point}"));
-            match (scene(stage.clone(), program.clone(), point).await?, point) {
-                (Some(keepsake), point) => {
-                    let again = stage.had_moved_points() && locked(&agenda).again.put(point);
+            let played = scene(stage.clone(), program.clone(), point).await?;
+            let again = stage.had_moved_points() && locked(&agenda).again.put(point);
+            match (played, point) {
+                (Some(keepsake), _) => {
                     if !again {
                         locked(&survey).count(point);
                     }
@@ -207,9 +189,8 @@ where
                 (None, CrashPoint::Fake(_)) => {
                     return Stop::inconclusive(format!("the crash {point} never happened"));
                 }
-                (None, CrashPoint::Database { round_trip, point }) => {
-                    locked(&agenda).ends_at(round_trip, point);
-                }
+                (None, CrashPoint::Database(_)) if again => {}
+                (None, CrashPoint::Database(at)) => locked(&agenda).ends_at(at),
             }
         }
         if let Some(before) = before {

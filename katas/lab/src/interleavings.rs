@@ -7,14 +7,14 @@
 //! the second waits for the first is as right as one in which it is answered and the first repeats
 //! its work.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{future::Future, time::Duration};
 
 use crate::{
     client::{NoAnswer, Pending, Reply, Request},
-    hold::Again,
+    hold::{Again, HoldPoint, Reached},
     instance::Instance,
     lab::Lab,
-    proxy::{Point, RoundTrip, Unsprung},
+    proxy::Point,
     verdict::{Judged, Stop},
 };
 
@@ -32,36 +32,6 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Where the first request is held. A late point would add nothing: the server has done the same
 /// as at the next early one.
 const POINTS: [Point; 2] = [Point::Early, Point::Unsynced];
-
-/// Where the first of two requests is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HoldPoint {
-    /// The round trip, counted from 1 over all connections of its instance.
-    pub round_trip: u64,
-    /// Before anything of it has reached the server, or when all but its Sync has.
-    pub point: Point,
-}
-
-impl fmt::Display for HoldPoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.point {
-            Point::Early => write!(f, "before round trip {}", self.round_trip),
-            Point::Unsynced => write!(f, "within round trip {}, not committed", self.round_trip),
-            Point::Late => write!(f, "after round trip {}", self.round_trip),
-        }
-    }
-}
-
-/// Whether the first request came to its point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reached {
-    /// It was held there while the second ran.
-    Held,
-    /// The round trip came and has no such point, or its connection ended: the next may have one.
-    NoSuchPoint,
-    /// The first request was answered before: there are no more points of this kind.
-    Beyond,
-}
 
 /// What came of two requests.
 #[derive(Debug, Clone)]
@@ -95,36 +65,16 @@ impl Interleaving {
     /// # Errors
     /// [`Stop::NotStarted`] on a 501; [`Stop::Inconclusive`] if the server does not say who waits.
     pub async fn play(&self, first: Request, second: Request) -> Judged<Played> {
-        let front = self.first.front();
-        front.quiet().await;
-        let connections = front.connections();
-        let trap = front.arm(RoundTrip(self.at.round_trip), self.at.point);
+        let snare = self.stage.snare(&self.first, self.at).await;
         let mut first = first.spawn();
-        let sprung = tokio::select! {
-            biased;
-            sprung = trap.sprung() => Some(sprung),
-            answer = first.attempted() => { answer?.ok(); None }
-        };
-        if sprung.is_some() && front.connections() > connections {
-            self.stage.points_have_moved();
-        }
+        let to_its_end = async { first.attempted().await.map(drop) };
+        let reached = snare.reached(to_its_end).await?;
         let mut second = second.spawn();
-        let reached = match sprung {
-            None => Reached::Beyond,
-            // Nothing of a round trip that has no such point was held back.
-            Some(Err(Unsprung::NoSuchPoint | Unsprung::Lost | Unsprung::LetGo)) => {
-                first.attempted().await?.ok();
-                Reached::NoSuchPoint
-            }
-            Some(Ok(held)) => {
-                let statement = held.statement.unwrap_or_else(|| "a round trip".to_owned());
-                self.stage.note(format!("holds {}: {statement}", self.at));
-                self.until_second_is_through(&second).await?;
-                self.stage.note("lets it go");
-                Reached::Held
-            }
-        };
-        trap.let_go();
+        if reached == Reached::Held {
+            self.until_second_is_through(&second).await?;
+            self.stage.note("lets it go");
+        }
+        snare.trap.let_go();
         Ok(Played {
             first: first.attempted().await?,
             second: second.attempted().await?,

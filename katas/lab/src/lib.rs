@@ -28,16 +28,15 @@ pub mod testing;
 mod verdict;
 
 pub use app::{App, BoxError, Env, EnvError, Task};
-pub use client::{NoAnswer, Pending, Reply, Request};
+pub use client::{NoAnswer, Pending, Reply, Request, told};
 pub use command::{Argument, Call, Command};
 pub use crash_points::{CrashPoint, FakePoint, at_every_crash_point};
 pub use grounds::Grounds;
 pub use history::{Event, History, Mark};
+pub use hold::{HoldPoint, Reached};
 pub use implementation::{Implementation, StartError, Threads, Work, free_port};
 pub use instance::Instance;
-pub use interleavings::{
-    HoldPoint, Interleaving, Played, Reached, at_every_hold_point, is_blocked,
-};
+pub use interleavings::{Interleaving, Played, at_every_hold_point, is_blocked};
 pub use kata::{AppFn, BoxFuture, Check, Given, IntoNote, Kata, Kind, Step, Variant};
 pub use lab::Lab;
 pub use replica::{Lsn, Positions, Replica};

@@ -80,8 +80,7 @@ pub(super) async fn crash(
     // Pinned here and not dropped before the crash: a client that hangs up first is another story.
     let mut story = std::pin::pin!(story);
     match point {
-        CrashPoint::Database { round_trip, point } => {
-            let at = (round_trip, point);
+        CrashPoint::Database(at) => {
             let Some(_held) = stage.hold(program, at, story.as_mut()).await? else {
                 return Ok(false);
             };
