@@ -1,6 +1,7 @@
 //! The checks, by step. Each one's name is the promise that it tests.
 
 mod customer;
+mod points;
 
 pub mod step_1_orders;
 pub mod step_2_prices;

@@ -1,17 +1,15 @@
 //! Step 4: the process is stateless. Any instance answers for all, and none is missed.
 
-use std::{pin::pin, time::Duration};
-
 use http::StatusCode;
 use kata_lab::{
-    CrashPoint, FakePoint, Instance, Judged, Lab, Promise, Reply, at_every_crash_point,
-    proxy::{Point, RoundTrip},
+    CrashPoint, Instance, Interleaving, Judged, Lab, Promise, Reached, Reply, at_every_crash_point,
+    at_every_hold_point, told,
 };
 
-use super::customer::{CANCELLED_AT, Order, caught_from, listed, settled, sorted};
-
-/// A program that makes more round trips than this for one request is in a loop of its own.
-const MOST_ROUND_TRIPS: u64 = 200;
+use super::{
+    customer::{CANCELLED_AT, Order},
+    points::strike,
+};
 
 /// What one instance has done, the other one knows.
 pub async fn shares_its_state_between_instances(lab: Lab) -> Judged {
@@ -60,9 +58,11 @@ pub async fn survives_a_crash_at_every_point(lab: Lab) -> Judged<String> {
             format!("POST /orders; crashed {point}; started again; GET, POST once more, GET"),
             SURVIVED,
         );
-        if !crash(&stage, &program, &order, point).await? {
+        let crash = async || program.crash().await;
+        let Some(_placing) = strike(&stage, &program, &order, point, crash).await? else {
             return Ok(None);
-        }
+        };
+        program.restart().await?;
         let shown = order.look_up(&program).send().await?;
         if shown.status != StatusCode::NOT_FOUND {
             whole(&order, &shown, &promise)?;
@@ -95,97 +95,43 @@ fn whole(order: &Order, shown: &Reply, promise: &Promise) -> Judged {
     promise.holds(is_whole, format!("{there} of {sent} lines: {shown}"))
 }
 
-/// Sends an order, crashes the program at the point given, and starts it again. `false` if the
-/// point never came.
-async fn crash(stage: &Lab, program: &Instance, order: &Order, point: CrashPoint) -> Judged<bool> {
-    // Both are kept to the end: a client that hangs up first is another story.
-    let mut story = pin!(async { order.place(program).attempt().await.map(drop) });
-    let mut pending;
-    match point {
-        CrashPoint::Database { round_trip, point } => {
-            let at = (round_trip, point);
-            let Some(_held) = stage.hold(program, at, story.as_mut()).await? else {
-                return Ok(false);
-            };
-            program.crash().await?;
-        }
-        CrashPoint::Fake(moment) => {
-            let trap = stage.warehouse().trap_order(&order.order_id);
-            pending = order.place(program).spawn();
-            let Some(held) = caught_from(trap.caught(), &mut pending).await? else {
-                return Ok(false);
-            };
-            if moment == FakePoint::Acted {
-                held.act();
-            }
-            program.crash().await?;
-            if moment == FakePoint::ActedLater {
-                held.act();
-            }
-            held.break_connection();
-        }
-    }
-    program.restart().await?;
-    Ok(true)
-}
-
 const ONE_WINS: &str = "the same order: 200 or 201 from both, and its calls once each; two orders: one is placed, the other is answered 409";
 
-/// Two instances get orders under one id at the same time; one of them is held before each of its
-/// round trips in turn, while the other one goes as far as it can.
+/// Two instances get orders under one id at the same time; one of them is held at each of its round
+/// trips in turn, while the other one goes as far as it can.
 pub async fn places_once_across_instances(lab: Lab) -> Judged<String> {
-    let a = lab.start_as("instance A").await?;
-    let b = lab.start_as("instance B").await?;
-    let promise = |what: &str| {
-        let did = format!(
-            "{what} to A and B at once; A was held before one of its round trips until B had come as far as it could"
-        );
-        Promise::new(did, ONE_WINS)
+    crowd(&lab).await?;
+    let warm = |stage: Lab, program: Instance| async move {
+        Order::new(&stage).is_placed(&program).await.map(drop)
     };
-    let (same, different) = (
-        promise("the same POST /orders"),
-        promise("two POST /orders under one id"),
-    );
-    let mut placed = Vec::new();
-    for round_trip in 1..=MOST_ROUND_TRIPS {
-        let order = Order::new(&lab);
-        let (was_held, answers) = race(&lab, (&a, &order), (&b, &order), round_trip).await?;
-        let [of_a, of_b] = &answers;
-        let both = of_a.status.is_success() && of_b.status.is_success();
-        same.holds(both, format!("A: {of_a}; B: {of_b}"))?;
-        placed.push(order);
-
-        let one = Order::new(&lab);
-        let other = one.under_the_same_id(&lab);
-        let (_, answers) = race(&lab, (&a, &one), (&b, &other), round_trip).await?;
-        let [of_a, of_b] = &answers;
-        let one_wins = match (of_a.status, of_b.status) {
-            (won, StatusCode::CONFLICT) | (StatusCode::CONFLICT, won) => won.is_success(),
-            _ => false,
-        };
-        different.holds(one_wins, format!("A: {of_a}; B: {of_b}"))?;
-        placed.push(if of_a.status.is_success() { one } else { other });
-        if !was_held {
-            break;
-        }
-    }
-    let places = placed.len() / 2;
-    placed.push(crowd(&lab, &[&a, &b]).await?);
-    for order in &placed {
-        order.effects_are_over(&lab, order.placing().len()).await;
-    }
-    settled(&lab, &[a, b]).await?;
-    for order in &placed {
-        let seen = order.seen(&lab);
-        same.holds(sorted(&seen) == sorted(&order.placing()), listed(&seen))?;
-    }
-    Ok(format!("{places} places to meet"))
+    let same = |stage: Lab, both: Interleaving| async move {
+        let order = Order::new(&stage);
+        race(&stage, &both, "the same POST /orders", [&order, &order]).await
+    };
+    let note = at_every_hold_point(&lab, warm, same).await?;
+    let different = |stage: Lab, both: Interleaving| async move {
+        let one = Order::new(&stage);
+        let other = one.under_the_same_id(&stage);
+        race(
+            &stage,
+            &both,
+            "two POST /orders under one id",
+            [&one, &other],
+        )
+        .await
+    };
+    at_every_hold_point(&lab, warm, different).await?;
+    Ok(note)
 }
 
 /// Twenty who send the same order to both instances at once. A race that is left to luck proves
 /// little; that nobody is turned away because of the crowd, it does.
-async fn crowd(lab: &Lab, at: &[&Instance]) -> Judged<Order> {
+async fn crowd(lab: &Lab) -> Judged {
     const EACH: usize = 10;
+    let at = [
+        lab.start_as("instance A").await?,
+        lab.start_as("instance B").await?,
+    ];
     let order = Order::new(lab);
     let promise = Promise::new(
         "20 × POST /orders with the same order through two instances at once",
@@ -200,60 +146,48 @@ async fn crowd(lab: &Lab, at: &[&Instance]) -> Judged<Order> {
         let reply = reply?;
         promise.holds(reply.status.is_success(), reply.to_string())?;
     }
-    Ok(order)
+    order.causes(lab, &at, &order.placing(), &promise).await
 }
 
-/// Sends one order to the first instance, holds it before a round trip, and sends the other order to
-/// the second instance meanwhile. Says whether there was such a round trip, and both answers.
+/// Sends two orders under one id, the first one held on its way, and judges the answers and the
+/// calls.
 async fn race(
-    lab: &Lab,
-    (a, one): (&Instance, &Order),
-    (b, other): (&Instance, &Order),
-    round_trip: u64,
-) -> Judged<(bool, [Reply; 2])> {
-    /// The last resort, for a design whose second request waits in a way that nobody can see.
-    const MEETING: Duration = Duration::from_secs(10);
-    a.front().quiet().await;
-    let trap = a.front().arm(RoundTrip(round_trip), Point::Early);
-    let mut first = one.place(a).actor("to A").spawn();
-    let was_held = tokio::select! {
-        biased;
-        held = trap.sprung() => held.is_ok(),
-        ended = first.attempted() => { ended?.ok(); false }
-    };
-    let mut second = other.place(b).actor("to B").spawn();
-    if was_held {
-        lab.note(format!("A is held before round trip {round_trip}"));
-        lab.until(MEETING, || async {
-            second.is_answered() || waits_for_a_lock(lab, b).await
-        })
-        .await;
-        lab.note("A goes on");
-    }
-    trap.let_go();
-    let promise = Promise::new("POST /orders to A and B at once", ONE_WINS);
-    let mut answers = Vec::new();
-    for pending in [&mut first, &mut second] {
-        match pending.attempted().await? {
-            Ok(reply) => answers.push(reply),
-            Err(silence) => return promise.broken(silence.to_string()),
+    stage: &Lab,
+    both: &Interleaving,
+    what: &str,
+    orders: [&Order; 2],
+) -> Judged<Reached> {
+    let [one, other] = orders;
+    let promise = Promise::new(
+        format!(
+            "{what} to A and B at once; A was held {} until B had come as far as it could",
+            both.at
+        ),
+        ONE_WINS,
+    );
+    let played = both
+        .play(
+            one.place(&both.first).actor("to A"),
+            other.place(&both.second).actor("to B"),
+        )
+        .await?;
+    let answers = [&played.first, &played.second];
+    let [a, b] = answers.map(|answer| answer.as_ref().map(|reply| reply.status).ok());
+    let [a_won, b_won] = [a, b].map(|status| status.is_some_and(|status| status.is_success()));
+    let is_right = match one == other {
+        true => a_won && b_won,
+        false => {
+            (a_won && b == Some(StatusCode::CONFLICT)) || (b_won && a == Some(StatusCode::CONFLICT))
         }
-    }
-    match <[Reply; 2]>::try_from(answers) {
-        Ok(answers) => Ok((was_held, answers)),
-        Err(_) => promise.broken("not two answers"),
-    }
-}
-
-/// Whether the server says that one of the instance's sessions waits for another session.
-async fn waits_for_a_lock(lab: &Lab, instance: &Instance) -> bool {
-    let blocked = sqlx::query_scalar(
-        "select exists (select from unnest($1::int[]) pid where cardinality(pg_blocking_pids(pid)) > 0)",
-    )
-    .bind(instance.front().backend_pids())
-    .fetch_one(lab.admin());
-    // A server that does not say is asked again.
-    blocked.await.unwrap_or_default()
+    };
+    let [of_a, of_b] = answers.map(told);
+    promise.holds(is_right, format!("A: {of_a}; B: {of_b}"))?;
+    let placed = if a_won { one } else { other };
+    let at = [both.first.clone(), both.second.clone()];
+    placed
+        .causes(stage, &at, &placed.placing(), &promise)
+        .await?;
+    Ok(played.reached)
 }
 
 /// The connections to the database are cut once, and the program comes back by itself.

@@ -1,12 +1,12 @@
 //! Step 6: first the state, then the effects.
 
 use http::StatusCode;
-use kata_lab::{
-    Instance, Judged, Lab, Promise, Reply, Request, Stop,
-    proxy::{Point, RoundTrip},
-};
+use kata_lab::{CrashPoint, Instance, Judged, Lab, Promise, Reply, Request, at_every_crash_point};
 
-use super::customer::{CANCELLED_AT, Order, caught_from, listed, over, settled, sorted};
+use super::{
+    customer::{CANCELLED_AT, Order, caught_from, listed, over, settled, sorted},
+    points::strike,
+};
 
 /// While a service outside holds a call, the other instance already sees what the call tells.
 pub async fn stores_before_it_sends(lab: Lab) -> Judged {
@@ -69,62 +69,40 @@ async fn seen_while_held(
     over(&mut pending).await
 }
 
-/// The database is cut at every round trip of placing an order. Whatever a service outside has seen
-/// belongs to an order that is there.
+/// The database is cut at every round trip of placing an order, and at every moment of its call to
+/// the warehouse. Whatever a service outside has seen belongs to an order that is there.
 pub async fn sends_nothing_for_what_was_not_stored(lab: Lab) -> Judged<String> {
-    const MOST_ROUND_TRIPS: u64 = 200;
-    let program = lab.start().await?;
-    let mut cuts = 0;
-    for (point, word) in [(Point::Early, "before"), (Point::Late, "after")] {
-        for round_trip in 1..=MOST_ROUND_TRIPS {
-            let order = Order::new(&lab);
-            program.front().quiet().await;
-            let trap = program.front().arm(RoundTrip(round_trip), point);
-            let mut pending = order.place(&program).spawn();
-            let was_cut = tokio::select! {
-                biased;
-                held = trap.sprung() => held.is_ok(),
-                ended = pending.attempted() => { ended?.ok(); false }
-            };
-            let what = match was_cut {
-                true => format!("the database was cut {word} round trip {round_trip}"),
-                false => "nothing was cut".to_owned(),
-            };
-            if was_cut {
-                cuts += 1;
-                lab.note(&what);
-                // New connections are let through: what is asked is what is sent outside, and not
-                // how long somebody waits.
-                program.front().reset();
-            }
-            over(&mut pending).await?;
-            drop(trap);
-            let promise = Promise::new(
-                format!("POST /orders; {what}; the program was restarted; GET /orders/{{id}}"),
-                "200 if the warehouse or the mail has seen the order",
-            );
-            if !was_cut {
-                order.effects_are_over(&lab, order.placing().len()).await;
-            }
-            // A fresh process: what is remembered is no answer, and no broken connection is left.
-            program.stop().await?;
-            program.restart().await?;
-            let seen = order.seen(&lab);
-            let shown = order.look_up(&program).send().await?;
-            let is_backed = seen.is_empty() || shown.status == StatusCode::OK;
-            promise.holds(
-                is_backed,
-                format!("{} was seen, and then {shown}", listed(&seen)),
-            )?;
-            if !was_cut {
-                break;
-            }
-        }
-    }
-    match cuts {
-        0 => Stop::inconclusive("placing an order made no round trip, so nothing was cut"),
-        cuts => Ok(format!("{cuts} cuts")),
-    }
+    let scene = |stage: Lab, program: Instance, point: CrashPoint| async move {
+        let order = Order::new(&stage);
+        let promise = Promise::new(
+            format!(
+                "POST /orders; the database was cut {point}; the program was restarted; GET /orders/{{id}}"
+            ),
+            "200 if the warehouse or the mail has seen the order",
+        );
+        let cut = async || {
+            stage.note("cuts all connections to the database");
+            // New ones are let through: what is asked is what is sent outside, and not how long
+            // somebody waits.
+            program.front().reset();
+            Ok(())
+        };
+        let Some(mut placing) = strike(&stage, &program, &order, point, cut).await? else {
+            return Ok(None);
+        };
+        over(&mut placing).await?;
+        // A fresh process: what is remembered is no answer, and no broken connection is left.
+        program.stop().await?;
+        program.restart().await?;
+        let seen = order.seen(&stage);
+        let shown = order.look_up(&program).send().await?;
+        let is_backed = seen.is_empty() || shown.status == StatusCode::OK;
+        let saw = format!("{} was seen, and then {shown}", listed(&seen));
+        promise.holds(is_backed, saw)?;
+        Ok(Some(()))
+    };
+    let still = |_: Lab, _: Instance, (): ()| async { Ok(()) };
+    at_every_crash_point(&lab, scene, still).await
 }
 
 /// A refused call costs the order nothing, is not repeated, and the next one is made all the same.

@@ -251,11 +251,3 @@ pub(super) fn refuses_reuse(reply: &Reply) -> bool {
         StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY
     ) && !says_wait(reply)
 }
-
-/// An answer as a finding shows it.
-pub(super) fn told(answer: &Result<Reply, NoAnswer>) -> String {
-    match answer {
-        Ok(reply) => reply.to_string(),
-        Err(silence) => silence.to_string(),
-    }
-}

@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 
 use kata_lab::{
     CrashPoint, Instance, Judged, Lab, NoAnswer, Pending, Reply, Request,
-    proxy::{Point, RoundTrip, Trap},
+    proxy::{Held, Point, RoundTrip, Trap},
 };
 use sqlx::AssertSqlSafe;
 
@@ -57,22 +57,61 @@ async fn held(
     story: impl Future<Output = Judged>,
 ) -> Judged<Option<Trap>> {
     // This kata gives no fakes, so there are no other points.
-    let CrashPoint::Database { round_trip, point } = point else {
+    let CrashPoint::Database(at) = point else {
         return Ok(None);
     };
-    stage.hold(program, (round_trip, point), story).await
+    stage.hold(program, at, story).await
 }
 
-/// Traps at every point of what the program does next, in the order in which they are reached: to
-/// let one go after the other, and to look at the tables at each. Drop them when it is over, or they
-/// hold what comes then.
-pub(super) fn at_every_point(program: &Instance) -> Vec<Trap> {
-    /// More round trips than one request needs, whatever the driver.
-    const ROUND_TRIPS: u64 = 40;
-    (1..=ROUND_TRIPS)
-        .flat_map(|number| [Point::Early, Point::Late].map(|point| (RoundTrip(number), point)))
-        .map(|(number, point)| program.front().arm(number, point))
-        .collect()
+/// A request on its way, held at one point after the other: to look at the tables at each. Once it
+/// is dropped nothing is held any more.
+pub(super) struct Walk {
+    request: Pending,
+    held: Option<Trap>,
+    ahead: std::vec::IntoIter<Trap>,
+}
+
+impl Walk {
+    /// Sends a request, to be held at these points of each of its round trips.
+    pub(super) async fn begin(program: &Instance, points: &[Point], request: Request) -> Self {
+        /// More than one request needs, whatever the driver.
+        const ROUND_TRIPS: u64 = 40;
+        program.front().quiet().await;
+        // All at once: a request that is let go must not come past its next point.
+        let traps: Vec<_> = (1..=ROUND_TRIPS)
+            .flat_map(|number| points.iter().map(move |point| (RoundTrip(number), *point)))
+            .map(|(number, point)| program.front().arm(number, point))
+            .collect();
+        Self {
+            request: request.spawn(),
+            held: None,
+            ahead: traps.into_iter(),
+        }
+    }
+
+    /// Lets it go on to its next point; `None` when it is answered.
+    pub(super) async fn next(&mut self) -> Judged<Option<Held>> {
+        self.held = None;
+        for trap in self.ahead.by_ref() {
+            let held = tokio::select! {
+                biased;
+                held = trap.sprung() => held,
+                answer = self.request.attempted() => { answer?.ok(); return Ok(None); }
+            };
+            if let Ok(held) = held {
+                self.held = Some(trap);
+                return Ok(Some(held));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lets it go on to its end.
+    pub(super) async fn end(mut self) -> Judged<Result<Reply, NoAnswer>> {
+        self.held = None;
+        drop(self.ahead);
+        self.request.attempted().await
+    }
 }
 
 /// Two requests behind a lock of the lab's own: it locks the rows of `table`, lets both queue, and

@@ -6,12 +6,15 @@ use std::sync::{
 };
 
 use http::StatusCode;
-use kata_lab::{Instance, Interleaving, Judged, Lab, Promise, Reached, Stop, at_every_hold_point};
+use kata_lab::{
+    Instance, Interleaving, Judged, Lab, Promise, Reached, Stop, at_every_hold_point, proxy::Point,
+    told,
+};
 use serde_json::{Value, json};
 
 use super::{
-    bank::{Transfer, balance, balances, open, refuses_input, told},
-    points::at_every_point,
+    bank::{Transfer, balance, balances, open, refuses_input},
+    points::Walk,
 };
 
 /// An account is opened once and shown.
@@ -168,31 +171,19 @@ pub async fn shows_the_loss_of_a_crash(lab: Lab) -> Judged<String> {
     let to = open(&lab, &program, 1_000).await?;
     let total = async || Ok::<i64, Box<Stop>>(balances(&lab, &[&from, &to]).await?.iter().sum());
     let transfer = Transfer::new(&lab, &from, &to, 400);
-    program.front().quiet().await;
-    let traps = at_every_point(&program);
-    let mut story = transfer.unsafe_request(&program).spawn();
-    let mut looks = 0;
-    let mut is_smaller = false;
-    for trap in &traps {
-        let is_held = tokio::select! {
-            biased;
-            sprung = trap.sprung() => sprung.is_ok(),
-            answer = story.attempted() => { answer?.ok(); break; }
-        };
-        if is_held {
-            looks += 1;
-            let between = total().await?;
-            is_smaller = between < 2_000;
-            if is_smaller {
-                lab.note(format!("the total is {between}"));
-                program.crash().await?;
-                break;
-            }
+    let points = [Point::Early, Point::Late];
+    let mut walk = Walk::begin(&program, &points, transfer.unsafe_request(&program)).await;
+    let (mut looks, mut is_smaller) = (0, false);
+    while !is_smaller && walk.next().await?.is_some() {
+        looks += 1;
+        let between = total().await?;
+        is_smaller = between < 2_000;
+        if is_smaller {
+            lab.note(format!("the total is {between}"));
+            program.crash().await?;
         }
-        trap.let_go();
     }
-    // Those that never came would hold the restart.
-    drop(traps);
+    walk.end().await?.ok();
     if is_smaller {
         program.restart().await?;
         let after = total().await?;

@@ -4,10 +4,10 @@
 //! goes through another instance: a lock in the memory of a process does not hold here.
 
 use http::StatusCode;
-use kata_lab::{Instance, Interleaving, Judged, Lab, Played, Promise, at_every_hold_point};
+use kata_lab::{Instance, Interleaving, Judged, Lab, Played, Promise, at_every_hold_point, told};
 
 use super::{
-    bank::{Transfer, balances, open, says_wait, told},
+    bank::{Transfer, balances, open, says_wait},
     points::behind_a_lock,
     writes,
 };

@@ -3,12 +3,12 @@
 use http::StatusCode;
 use kata_lab::{
     CrashPoint, Instance, Interleaving, Judged, Lab, Pending, Promise, Reply, Stop,
-    at_every_crash_point, at_every_hold_point,
+    at_every_crash_point, at_every_hold_point, proxy::Point, told,
 };
 
 use super::{
-    bank::{Payment, balance, open, refuses_reuse, says_wait, told, until_final},
-    points::{at_every_point, crash, cut},
+    bank::{Payment, balance, open, refuses_reuse, says_wait, until_final},
+    points::{Walk, crash, cut},
 };
 
 /// Debit and row appear, the payment can be read, and what the rules forbid does not happen.
@@ -345,30 +345,20 @@ async fn broken_after_the_commit(lab: &Lab) -> Judged {
     warm(lab.clone(), program.clone()).await?;
     let account = open(lab, &program, 1_000).await?;
     let payment = Payment::new(lab, &account, 400);
-    program.front().quiet().await;
-    let traps = at_every_point(&program);
-    let mut story = payment.request(&program).spawn();
-    let mut committed = None;
-    for trap in &traps {
-        let held = tokio::select! {
-            biased;
-            held = trap.sprung() => held.ok(),
-            answer = story.attempted() => { answer?.ok(); break; }
+    let points = [Point::Early, Point::Late];
+    let mut walk = Walk::begin(&program, &points, payment.request(&program)).await;
+    let committed = loop {
+        let Some(held) = walk.next().await? else {
+            return Stop::inconclusive("the payment was never seen in the table before its answer");
         };
-        if held.is_some() && payment.rows(lab).await? > 0 {
-            committed = held;
-            break;
+        if payment.rows(lab).await? > 0 {
+            break held;
         }
-        trap.let_go();
-    }
-    let Some(committed) = committed else {
-        return Stop::inconclusive("the payment was never seen in the table before its answer");
     };
     // No other one: who tries again finds a connection that works, whatever its pool looks like.
     lab.note("the payment is committed: cuts the connection");
     program.front().reset_connection(committed.connection);
-    drop(traps);
-    story.attempted().await?.ok();
+    walk.end().await?.ok();
     let promise = Promise::new(
         "POST /payments of 400; its database connection was cut when it was committed, before the program heard of it; the same again until it was answered",
         ONCE,

@@ -1,14 +1,15 @@
 //! Step 5: two ways not to write over what others wrote: compare when you write, or lock first.
 
+use std::{future::ready, time::Duration};
+
 use http::StatusCode;
 use kata_lab::{
     Instance, Interleaving, Judged, Lab, Promise, Reply, Request, Stop, at_every_hold_point,
-    is_blocked,
-    proxy::{Point, RoundTrip},
+    is_blocked, proxy::Point, told,
 };
 use serde_json::{Value, json};
 
-use super::bank::told;
+use super::points::Walk;
 
 /// `PUT /profiles/{id}` under the condition that nothing has changed.
 fn put(at: &Instance, id: &str, data: &Value, if_match: &str) -> Request {
@@ -279,7 +280,7 @@ pub async fn increments_count_every_time(lab: Lab) -> Judged<String> {
 }
 
 /// How many of the first increment's round trips another increment comes before.
-const OVERTAKEN: u64 = 24;
+const OVERTAKEN: usize = 24;
 
 /// An increment that is overtaken again and again still gets through: nobody is refused because
 /// others are writing.
@@ -295,49 +296,33 @@ pub async fn increments_refuse_nobody(lab: Lab) -> Judged<String> {
         ),
         "all are answered 200: nobody is refused because others are writing",
     );
-    a.front().quiet().await;
-    let traps: Vec<_> = (1..=OVERTAKEN)
-        .map(|number| a.front().arm(RoundTrip(number), Point::Early))
-        .collect();
-    let mut first = increment(&a, &id, "n").actor("first, at A").spawn();
+    let request = increment(&a, &id, "n").actor("first, at A");
+    let mut walk = Walk::begin(&a, &[Point::Early], request).await;
     let mut others = Vec::new();
-    for trap in &traps {
-        let is_held = tokio::select! {
-            biased;
-            sprung = trap.sprung() => sprung.is_ok(),
-            answer = first.attempted() => { answer?.ok(); break; }
-        };
-        if is_held {
-            let mut other = increment(&b, &id, "n")
-                .actor(format!("{} more, at B", others.len() + 1))
-                .spawn();
-            // Answered, or waiting for the lock that the first has: then it goes on.
-            let overtakes = async {
-                while !other.is_answered() && !is_blocked(&lab, &b, &a).await? {
-                    lab.until(std::time::Duration::from_millis(5), || {
-                        std::future::ready(other.is_answered())
-                    })
+    while others.len() < OVERTAKEN && walk.next().await?.is_some() {
+        let mut other = increment(&b, &id, "n")
+            .actor(format!("{} more, at B", others.len() + 1))
+            .spawn();
+        // Answered, or waiting for the lock that the first has: then it goes on.
+        let overtakes = async {
+            while !other.is_answered() && !is_blocked(&lab, &b, &a).await? {
+                lab.until(Duration::from_millis(5), || ready(other.is_answered()))
                     .await;
-                }
-                Ok::<_, Box<Stop>>(())
-            };
-            let limit = std::time::Duration::from_secs(1);
-            if let Ok(seen) = tokio::time::timeout(limit, overtakes).await {
-                seen?;
             }
-            if other.is_answered() {
-                other.attempted().await?.ok();
-            }
-            others.push(other);
+            Ok::<_, Box<Stop>>(())
+        };
+        if let Ok(seen) = tokio::time::timeout(Duration::from_secs(1), overtakes).await {
+            seen?;
         }
-        trap.let_go();
+        if other.is_answered() {
+            other.attempted().await?.ok();
+        }
+        others.push(other);
     }
+    let mut answers = vec![walk.end().await?];
     if others.is_empty() {
         return Stop::inconclusive("the increment made no round trip that could be held");
     }
-    // Those that never came would hold whatever is asked next.
-    drop(traps);
-    let mut answers = vec![first.attempted().await?];
     for other in &mut others {
         answers.push(other.attempted().await?);
     }

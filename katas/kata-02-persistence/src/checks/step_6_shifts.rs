@@ -1,14 +1,11 @@
 //! Step 6: write skew. Each of two transactions is right, and both together are not.
 
 use http::StatusCode;
-use kata_lab::{Instance, Interleaving, Judged, Lab, Promise, Request, at_every_hold_point};
+use kata_lab::{Instance, Interleaving, Judged, Lab, Promise, Request, at_every_hold_point, told};
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 
-use super::{
-    bank::{told, unreadable},
-    points::behind_a_lock,
-};
+use super::{bank::unreadable, points::behind_a_lock};
 
 async fn put(at: &Instance, doctor: &str, on_call: bool) -> Judged {
     let reply = at

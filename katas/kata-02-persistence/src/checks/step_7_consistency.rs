@@ -6,11 +6,11 @@
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use kata_lab::{Judged, Lab, Promise, Stop};
+use kata_lab::{Judged, Lab, Promise, Stop, told};
 use serde_json::json;
 
 use super::{
-    bank::{Transfer, open, told},
+    bank::{Transfer, open},
     reader::{OPENED_WITH, Read, Scene, Staleness, shows},
 };
 

@@ -5,12 +5,9 @@
 use std::time::Instant;
 
 use http::StatusCode;
-use kata_lab::{Judged, Lab, Promise, proxy::Front};
+use kata_lab::{Judged, Lab, Promise, proxy::Front, told};
 
-use super::{
-    bank::told,
-    reader::{OPENED_WITH, PATIENCE, Read, Scene, shows},
-};
+use super::reader::{OPENED_WITH, PATIENCE, Read, Scene, shows};
 
 /// Without the primary an eventual read is still answered, and does not claim what it cannot know.
 pub async fn eventual_survives_the_primary(lab: Lab) -> Judged {
