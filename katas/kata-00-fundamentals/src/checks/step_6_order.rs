@@ -75,9 +75,7 @@ pub async fn sends_nothing_for_what_was_not_stored(lab: Lab) -> Judged<String> {
     let scene = |stage: Lab, program: Instance, point: CrashPoint| async move {
         let order = Order::new(&stage);
         let promise = Promise::new(
-            format!(
-                "POST /orders; the database was cut {point}; the program was restarted; GET /orders/{{id}}"
-            ),
+            "POST /orders; the database was cut at one of its round trips or at its call to the warehouse; the program was restarted; GET /orders/{id}",
             "200 if the warehouse or the mail has seen the order",
         );
         let cut = async || {
