@@ -208,6 +208,8 @@ pub struct Variant {
     pub kind: Kind,
     /// Starts it.
     pub app: AppFn,
+    /// The routes at which it is not the reference's own code; `None` for all.
+    pub only_at: Option<&'static [&'static str]>,
 }
 
 impl std::fmt::Debug for Variant {
@@ -228,7 +230,17 @@ impl Variant {
             title,
             kind,
             app: Arc::new(move |env| Box::pin(app(env))),
+            only_at: None,
         }
+    }
+
+    /// The same variant, which is the reference's own code but for these routes, each a method and
+    /// the first part of a path: `POST /payments`. The matrix judges it by all checks nevertheless;
+    /// a test run, which has to be short, by those that ask for one of them.
+    #[must_use]
+    pub fn only_at(mut self, routes: &'static [&'static str]) -> Self {
+        self.only_at = Some(routes);
+        self
     }
 
     /// The implementation that the others are measured by.

@@ -22,6 +22,7 @@ mod place;
 pub mod proxy;
 mod replica;
 pub mod report;
+mod routes;
 mod runner;
 pub mod serializability;
 pub mod testing;

@@ -1,6 +1,7 @@
 //! Running checks: many labs side by side, a verdict for each.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use crate::{
     limits::Limits,
     place::Place,
     replica::Lease,
+    routes::Routes,
     verdict::{Finding, Judged, Stop, Verdict},
 };
 
@@ -44,6 +46,8 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// How long it took.
     pub took: Duration,
+    /// The routes that it asked for, as [`Variant::only_at`](crate::Variant::only_at) names them.
+    pub routes: BTreeSet<String>,
 }
 
 impl Session {
@@ -101,11 +105,7 @@ impl Session {
     /// # Errors
     /// [`Stop::Inconclusive`] if the services do not play along.
     pub async fn lab(&self, implementation: &Implementation, purpose: &str) -> Judged<Lab> {
-        let plan = self.plan(implementation, purpose);
-        match &self.standing {
-            Some(place) => Ok(Lab::on(place.clone(), plan, History::new())),
-            None => Lab::open(&self.grounds, plan, None).await,
-        }
+        self.lab_for(self.plan(implementation, purpose), None).await
     }
 
     /// The same with a replica of the database, which may have to be started and to be waited for.
@@ -118,7 +118,8 @@ impl Session {
         purpose: &str,
     ) -> Judged<Lab> {
         let lease = self.lease().await?;
-        self.lab_on(lease, implementation, purpose).await
+        self.lab_for(self.plan(implementation, purpose), lease)
+            .await
     }
 
     /// A replica, unless the place that stands has one.
@@ -132,18 +133,10 @@ impl Session {
         }
     }
 
-    async fn lab_on(
-        &self,
-        lease: Option<Arc<Lease>>,
-        implementation: &Implementation,
-        purpose: &str,
-    ) -> Judged<Lab> {
-        match lease {
-            Some(lease) => {
-                let plan = self.plan(implementation, purpose);
-                Lab::open(&self.grounds, plan, Some(lease)).await
-            }
-            None => self.lab(implementation, purpose).await,
+    async fn lab_for(&self, plan: Plan, lease: Option<Arc<Lease>>) -> Judged<Lab> {
+        match (&self.standing, lease) {
+            (Some(place), None) => Ok(Lab::on(place.clone(), plan, History::new())),
+            (_, lease) => Lab::open(&self.grounds, plan, lease).await,
         }
     }
 
@@ -154,6 +147,7 @@ impl Session {
             check: purpose.to_owned(),
             seed: self.seed,
             start_timeout: self.start_timeout,
+            routes: Routes::default(),
         }
     }
 
@@ -206,26 +200,26 @@ impl Session {
         };
         let _turn = turn.comes(implementation).await;
         let began = Instant::now();
-        let verdict = self.verdict(implementation, &check, lease).await;
+        let plan = self.plan(implementation, check.name);
+        let routes = plan.routes.clone();
+        let verdict = self.verdict(plan, &check, lease).await;
         Outcome {
             step,
             check,
             verdict,
             took: began.elapsed(),
+            routes: routes.all(),
         }
     }
 
     async fn verdict(
         &self,
-        implementation: &Implementation,
+        plan: Plan,
         check: &Check,
         lease: Judged<Option<Arc<Lease>>>,
     ) -> Verdict {
-        let lease = match lease {
-            Ok(lease) => lease,
-            Err(stop) => return without_lab(*stop),
-        };
-        let lab = match self.lab_on(lease, implementation, check.name).await {
+        let lab = async { self.lab_for(plan, lease?).await };
+        let lab = match lab.await {
             Ok(lab) => lab,
             Err(stop) => return without_lab(*stop),
         };

@@ -10,13 +10,11 @@ use std::{fs, io, path::Path};
 use crate::{
     kata::{Kind, Variant},
     report::Record,
+    testing::{UPDATE, is_set},
 };
 
 /// From the package's folder, where cargo runs its tests.
 const FOLDER: &str = "tests/findings";
-
-/// Rewrites the files when it is set.
-const UPDATE: &str = "UPDATE_GOLDEN";
 
 /// What is wrong with the findings of a flawed variant, if anything.
 pub(super) fn strange(variant: &Variant, records: &[Record]) -> Option<String> {
@@ -25,7 +23,7 @@ pub(super) fn strange(variant: &Variant, records: &[Record]) -> Option<String> {
     }
     let seen: Vec<Entry> = records.iter().filter_map(Entry::of).collect();
     let path = Path::new(FOLDER).join(format!("{}.txt", variant.id));
-    if std::env::var_os(UPDATE).is_some() {
+    if is_set(UPDATE) {
         let text: Vec<_> = seen.iter().map(|entry| entry.text.clone()).collect();
         let written = fs::create_dir_all(FOLDER)
             .and_then(|()| fs::write(&path, format!("{}\n", text.join("\n\n"))));

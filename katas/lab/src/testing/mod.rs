@@ -10,6 +10,7 @@
 
 mod findings;
 mod lesson;
+mod routes;
 mod sources;
 
 use std::{
@@ -30,7 +31,7 @@ use crate::{
     kata::{Check, Kata, Kind, Variant},
     matrix::{explain, is_surprise},
     report::{Evidence, Record, Standing, StepState, Subject, finding, text},
-    runner::Session,
+    runner::{Outcome, Session},
     verdict::VerdictKind,
 };
 
@@ -45,6 +46,12 @@ const LONGEST_LIST: usize = 64;
 
 /// Makes a missing service a failure, as CI wants it.
 const REQUIRE_SERVICES: &str = "KATA_REQUIRE_SERVICES";
+
+/// Judges every variant by every check, as CI wants it, also where only the reference's code answers.
+const WHOLE_MATRIX: &str = "KATA_WHOLE_MATRIX";
+
+/// Rewrites the golden files.
+const UPDATE: &str = "UPDATE_GOLDEN";
 
 /// Replays a run: the seed that a failure printed.
 const SEED: &str = "KATA_SEED";
@@ -137,7 +144,7 @@ impl Bench {
         };
         let session = self.session.get_or_init(open).await;
         session.clone().map_err(
-            |missing| match missing.is_missing && !services_are_required() {
+            |missing| match missing.is_missing && !is_set(REQUIRE_SERVICES) {
                 true => {
                     let first = missing.why.lines().next().unwrap_or_default();
                     Ok(Completion::ignored_with(first))
@@ -155,8 +162,8 @@ impl Bench {
     }
 }
 
-fn services_are_required() -> bool {
-    std::env::var(REQUIRE_SERVICES).is_ok_and(|value| !matches!(value.trim(), "" | "0" | "false"))
+fn is_set(variable: &str) -> bool {
+    std::env::var(variable).is_ok_and(|value| !matches!(value.trim(), "" | "0" | "false"))
 }
 
 fn trials(bench: &Arc<Bench>) -> Vec<Trial> {
@@ -208,14 +215,22 @@ fn name_of(variant: &Variant) -> String {
     }
 }
 
-/// Judges a variant by all checks; anything that its map does not declare fails the trial.
+/// Judges a variant by all checks that reach what is its own; anything that its map does not declare
+/// fails the trial.
 async fn proves(bench: &Bench, variant: usize) -> Result<Completion, Failed> {
     let session = match bench.session().await {
         Ok(session) => session,
         Err(completion) => return completion,
     };
     let variant = &bench.kata.variants[variant];
-    let records = judge(&session, variant, all_checks(&bench.kata)).await;
+    let kept = routes::Kept::read();
+    let is_whole = is_set(WHOLE_MATRIX);
+    let checks = checks_where(&bench.kata, |_, check| {
+        is_whole || variant.must_fail(check) == Some(true) || kept.reaches(variant, check)
+    });
+    let outcomes = judge(&session, variant, checks).await;
+    let strange_routes = routes::strange(&bench.kata, variant, &outcomes);
+    let records: Vec<_> = outcomes.into_iter().map(Record::from).collect();
     let said: Vec<_> = records
         .iter()
         .filter(|record| is_surprise(variant.must_fail(&record.name), record.verdict))
@@ -228,7 +243,7 @@ async fn proves(bench: &Bench, variant: usize) -> Result<Completion, Failed> {
         let said = said.join("\n");
         return Err(Failed::from(format!("{}\n\n{said}", variant.label())));
     }
-    match findings::strange(variant, &records) {
+    match strange_routes.or_else(|| findings::strange(variant, &records)) {
         None => Ok(Completion::Completed),
         Some(strange) => Err(Failed::from(strange)),
     }
@@ -242,11 +257,9 @@ async fn stands(bench: &Bench, step: usize) -> Result<Completion, Failed> {
     };
     let exercise = bench.kata.exercise();
     // One step's checks only: with a filter the others need not run.
-    let checks = all_checks(&bench.kata)
-        .into_iter()
-        .filter(|(of, _)| *of == step)
-        .collect();
-    let records = judge(&session, exercise, checks).await;
+    let checks = checks_where(&bench.kata, |of, _| of == step);
+    let outcomes = judge(&session, exercise, checks).await;
+    let records: Vec<_> = outcomes.into_iter().map(Record::from).collect();
     let of = |kind: VerdictKind| records.iter().filter(move |record| record.verdict == kind);
     match Standing::of(&records, bench.kata.steps.len()).steps[step - 1] {
         StepState::Done => Ok(Completion::Completed),
@@ -271,19 +284,19 @@ async fn stands(bench: &Bench, step: usize) -> Result<Completion, Failed> {
     }
 }
 
-fn all_checks(kata: &Kata) -> Vec<(usize, Check)> {
+fn checks_where(kata: &Kata, is_asked: impl Fn(usize, &str) -> bool) -> Vec<(usize, Check)> {
     kata.checks()
+        .filter(|(step, check)| is_asked(*step, check.name))
         .map(|(step, check)| (step, check.clone()))
         .collect()
 }
 
-async fn judge(session: &Session, variant: &Variant, checks: Vec<(usize, Check)>) -> Vec<Record> {
+async fn judge(session: &Session, variant: &Variant, checks: Vec<(usize, Check)>) -> Vec<Outcome> {
     let implementation = Implementation::in_process(variant);
     let at_once = checks.len().max(1);
     stream::iter(checks)
         .map(|(step, check)| session.check(&implementation, step, check))
         .buffered(at_once)
-        .map(Record::from)
         .collect()
         .await
 }
