@@ -13,6 +13,8 @@ use kata_lab::{
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool};
 
+use crate::experiment::sentence;
+
 /// Each moves money between two accounts of its own, so that nobody waits for anybody else.
 const CLIENTS: usize = 8;
 
@@ -131,13 +133,6 @@ impl Tally {
                 self.answered, self.waiting, self.at_risk, self.answered_late
             ),
         }
-    }
-}
-
-fn sentence(stop: Stop) -> String {
-    match stop {
-        Stop::Failed { did, saw, .. } => format!("{did}: {saw}"),
-        Stop::NotStarted(why) | Stop::Inconclusive(why) | Stop::NotRun(why) => why,
     }
 }
 

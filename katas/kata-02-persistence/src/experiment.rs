@@ -1,5 +1,6 @@
-//! The experiment: the same transfers at once, without a transaction and with one; then which anomaly
-//! each isolation level lets through, measured on the PostgreSQL that is there.
+//! The experiment: the same transfers at once, without a transaction and with one; which anomaly each
+//! isolation level lets through, measured on the PostgreSQL that is there; what locking and comparing
+//! cost when few meet and when all do; and what a network that is cut leaves to choose.
 //!
 //! Nothing is arranged here, unlike in the checks: the clients meet by themselves, and every number
 //! is a count of what happened.
@@ -12,7 +13,7 @@ use kata_lab::{
 use serde_json::json;
 
 use crate::{
-    cap,
+    cap, contention,
     isolation::{
         anomalies::ANOMALIES,
         cell::Cell,
@@ -39,6 +40,7 @@ pub(crate) fn run(stage: Stage) -> BoxFuture<Result<(), BoxError>> {
 async fn narrate(stage: Stage) -> Result<(), BoxError> {
     transfers(&stage).await?;
     isolation(&stage).await?;
+    contention::narrate(&stage).await?;
     cap::narrate(&stage).await
 }
 
@@ -104,7 +106,7 @@ async fn isolation(stage: &Stage) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn sentence(stop: Stop) -> String {
+pub(crate) fn sentence(stop: Stop) -> String {
     match stop {
         Stop::Failed { did, saw, .. } => format!("{did}: {saw}"),
         Stop::NotStarted(why) | Stop::Inconclusive(why) | Stop::NotRun(why) => why,

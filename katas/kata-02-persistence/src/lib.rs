@@ -6,6 +6,7 @@
 mod cap;
 pub mod checks;
 mod commands;
+mod contention;
 pub mod contract;
 pub mod exercise;
 mod experiment;
