@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 
 use crate::{
     implementation::Implementation,
-    kata::{Check, Kata, Variant},
+    kata::{Check, Variant},
     report::Record,
     runner::Session,
     verdict::VerdictKind,
@@ -69,20 +69,16 @@ pub fn is_surprise(must_fail: Option<bool>, verdict: VerdictKind) -> bool {
 }
 
 impl Matrix {
-    /// Measures these variants by all checks of the kata, `repeats` times with the seeds that
-    /// follow the session's. `measured` is called for each cell as it is done.
+    /// Measures these variants by these checks, `repeats` times with the seeds that follow the
+    /// session's. `measured` is called for each cell as it is done.
     pub async fn measure(
         session: &Arc<Session>,
         variants: &[&Variant],
+        checks: Vec<(usize, Check)>,
         repeats: usize,
         mut measured: impl FnMut(),
     ) -> Self {
-        let checks: Vec<(usize, Check)> = session
-            .kata()
-            .checks()
-            .map(|(s, c)| (s, c.clone()))
-            .collect();
-        let mut matrix = Self::empty(session.kata(), variants, repeats);
+        let mut matrix = Self::empty(&checks, variants, repeats);
         // Checks that measure time have the machine for themselves; last, they interrupt nobody.
         let (alone, others): (Vec<_>, Vec<_>) =
             (0..checks.len()).partition(|column| checks[*column].1.alone);
@@ -117,10 +113,10 @@ impl Matrix {
         matrix
     }
 
-    fn empty(kata: &Kata, variants: &[&Variant], repeats: usize) -> Self {
-        let checks: Vec<_> = kata
-            .checks()
-            .map(|(step, check)| (step, check.name))
+    fn empty(checks: &[(usize, Check)], variants: &[&Variant], repeats: usize) -> Self {
+        let checks: Vec<_> = checks
+            .iter()
+            .map(|(step, check)| (*step, check.name))
             .collect();
         let rows = variants.iter().map(|variant| Row {
             id: variant.id,

@@ -110,6 +110,10 @@ pub(super) struct HintArgs {
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct MatrixArgs {
+    /// Only the checks of this step [default: all steps]
+    #[arg(long, value_name = "N")]
+    pub(super) step: Option<usize>,
+
     /// Measure N times, with the seeds S, S+1, …
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) repeat: u32,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     args::MatrixArgs,
-    check::again,
+    check::{again, chosen},
     context::{Context, Ran},
 };
 use crate::{
@@ -18,6 +18,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(context: &Context, args: &MatrixArgs) -> Ran {
     let Context { kata, screen, .. } = context;
+    if let Some(step) = args.step {
+        context.step_exists(step)?;
+    }
     let variants: Vec<&Variant> = match args.variant.is_empty() {
         true => kata
             .variants
@@ -35,10 +38,11 @@ pub(super) async fn run(context: &Context, args: &MatrixArgs) -> Ran {
     }
     let session = context.session(START_TIMEOUT).await?;
     let repeats = args.repeat as usize;
-    let cells = variants.len() * kata.checks().count() * repeats;
+    let checks = chosen(kata, args.step);
+    let cells = variants.len() * checks.len() * repeats;
     let began = Instant::now();
     let progress = screen.progress(cells, "verdicts");
-    let matrix = Matrix::measure(&session, &variants, repeats, || progress.step()).await;
+    let matrix = Matrix::measure(&session, &variants, checks, repeats, || progress.step()).await;
     drop(progress);
 
     let surprises = matrix.surprises();
