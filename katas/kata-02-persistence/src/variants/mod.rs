@@ -80,12 +80,12 @@ pub fn all() -> Vec<Variant> {
 #[rustfmt::skip] // One line each reads as the table that it is.
 fn alternatives() -> Vec<Variant> {
     vec![
-        Variant::new("alternative-serializable", "serializable everywhere", Alternative, alternative_serializable::app),
-        Variant::new("alternative-pessimistic", "pessimistic everywhere", Alternative, alternative_pessimistic::app),
-        Variant::new("alternative-one-statement", "one statement", Alternative, alternative_one_statement::app),
-        Variant::new("alternative-unknown-without-primary", "null without the primary", Alternative, alternative_unknown_without_primary::app),
-        Variant::new("alternative-primary-stands-in", "the primary stands in", Alternative, alternative_primary_stands_in::app),
-        Variant::new("alternative-asks-to-wait", "asks to wait", Alternative, alternative_asks_to_wait::app),
+        Variant::new("alternative-serializable", "serializable everywhere", Alternative, alternative_serializable::app).only_at(MONEY_AND_INCREMENTS),
+        Variant::new("alternative-pessimistic", "pessimistic everywhere", Alternative, alternative_pessimistic::app).only_at(PROFILES_AND_SHIFTS),
+        Variant::new("alternative-one-statement", "one statement", Alternative, alternative_one_statement::app).only_at(TRANSFERS),
+        Variant::new("alternative-unknown-without-primary", "null without the primary", Alternative, alternative_unknown_without_primary::app).only_at(READS),
+        Variant::new("alternative-primary-stands-in", "the primary stands in", Alternative, alternative_primary_stands_in::app).only_at(READS),
+        Variant::new("alternative-asks-to-wait", "asks to wait", Alternative, alternative_asks_to_wait::app).only_at(MONEY),
     ]
 }
 
@@ -95,9 +95,16 @@ const TRANSFERS: &[&str] = &["POST /transfers"];
 const PAYMENTS: &[&str] = &["POST /payments"];
 const PAYMENT: &[&str] = &["GET /payments"];
 const MONEY: &[&str] = &["POST /transfers", "POST /payments"];
+const MONEY_AND_INCREMENTS: &[&str] = &["POST /transfers", "POST /payments", "POST /profiles"];
 const PROFILES: &[&str] = &["PUT /profiles"];
 const INCREMENTS: &[&str] = &["POST /profiles"];
 const SHIFTS: &[&str] = &["GET /shifts", "PUT /shifts", "POST /shifts"];
+const PROFILES_AND_SHIFTS: &[&str] = &[
+    "PUT /profiles",
+    "GET /shifts",
+    "PUT /shifts",
+    "POST /shifts",
+];
 const READS: &[&str] = &["GET /accounts"];
 
 fn flawed() -> Vec<Variant> {
