@@ -6,7 +6,7 @@ use std::{fmt, future::Future, pin::pin};
 use crate::{
     instance::Instance,
     lab::Lab,
-    proxy::{Point, RoundTrip, Trap},
+    proxy::{Point, RoundTrip, Trap, Unsprung},
     verdict::Judged,
 };
 
@@ -48,7 +48,7 @@ pub enum Reached {
 ///
 /// Points are numbers of round trips, and every scene is meant to have the same. A pool that opens a
 /// connection within a scene, because the last one has not come back to it yet, moves all numbers of
-/// that scene: the point that was meant would be tried in none.
+/// that scene, and one that breaks takes its point along: what was meant would be tried in no scene.
 #[derive(Debug)]
 pub(crate) struct Again<P> {
     points: Vec<P>,
@@ -103,7 +103,8 @@ impl Snare<'_> {
             sprung = self.trap.sprung() => sprung,
             ended = &mut story => return ended.map(|()| Reached::Beyond),
         };
-        if self.program.front().connections() > self.connections {
+        let is_lost = sprung == Err(Unsprung::Lost);
+        if is_lost || self.program.front().connections() > self.connections {
             self.stage.points_have_moved();
         }
         let Ok(held) = sprung else {
