@@ -11,6 +11,7 @@ pub mod reference;
 
 pub mod alternative_advisory_lock;
 pub mod alternative_cancelled_on_hang_up;
+pub mod alternative_distant_provider;
 pub mod alternative_inbox;
 pub mod alternative_jsonb;
 pub mod alternative_lets_lease_run_out;
@@ -72,6 +73,7 @@ fn alternatives() -> Vec<Variant> {
         Variant::new("alternative-renewed-lease", "renewed lease", Alternative, alternative_renewed_lease::app),
         Variant::new("alternative-lets-lease-run-out", "lets lease run out", Alternative, alternative_lets_lease_run_out::app),
         Variant::new("alternative-cancelled-on-hang-up", "cancelled on hang-up", Alternative, alternative_cancelled_on_hang_up::app),
+        Variant::new("alternative-distant-provider", "distant provider", Alternative, alternative_distant_provider::app),
         Variant::new("alternative-reaps-on-demand", "reaps on demand", Alternative, alternative_reaps_on_demand::app),
         Variant::new("alternative-inbox", "inbox", Alternative, alternative_inbox::app),
     ]
