@@ -1,10 +1,9 @@
-//! A member of a group: the partitions that it owns, and the one way in which they are committed.
+//! A member of a group: what it owns, and the one way in which that is committed.
 //!
 //! Two threads meet here: the one that polls (see `poll`) brings messages and changes of ownership;
 //! callers take and settle. Everything is in memory under one lock that is never held over I/O; what
 //! has changed is then committed, for all callers at once (as databases do it: group commit).
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -13,17 +12,15 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{Notify, watch};
 
+use super::blocking;
 use super::error::{sorted, unavailable};
+use super::holdings::{Changed, Holdings};
 use super::marks::Marks;
+use super::place::Place;
 use super::poll::Context;
 use super::record::{Taken, now_ms};
 use super::window::Window;
-use super::{blocking, error};
 use crate::queue::{Delivery, QueueError, Receipt};
-
-/// Offsets have 48 bits of a receipt's place, and the partition the rest: 2⁴⁸ messages in one
-/// partition would take centuries.
-const OFFSET_BITS: u32 = 48;
 
 /// How long a commit that the coordinator puts off is tried again.
 const COMMIT_LIMIT: Duration = Duration::from_secs(15);
@@ -52,46 +49,22 @@ pub(super) enum Phase {
     Ended,
 }
 
-#[derive(Default)]
 struct State {
-    partitions: BTreeMap<i32, Owned>,
-    /// Numbers ownerships and leases; never the same twice in a process's lifetime, by chance in no
-    /// two members.
-    counter: i64,
+    holdings: Holdings,
     leaving: bool,
     deaf: bool,
     trouble: Option<String>,
     client: Weak<BaseConsumer<Context>>,
-    /// The partition that was served last, so that a busy one does not starve the others.
-    served: i32,
-}
-
-/// A partition of ours.
-struct Owned {
-    /// This ownership: a partition that was lost and came back is another one.
-    epoch: i64,
-    window: Window<Taken>,
-    changes: u64,
-    committed: u64,
-    /// About to go to somebody else: nothing more is handed out.
-    going: bool,
-    paused: bool,
-}
-
-/// Which message, in which ownership.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) partition: i32,
-    pub(super) epoch: i64,
-    offset: i64,
-    lease: i64,
 }
 
 impl Member {
     pub(super) fn new(topic: &str, group: &str, prefetch: u16) -> Arc<Self> {
         let state = State {
-            counter: i64::from(rand::random::<u32>()) << 30,
-            ..State::default()
+            holdings: Holdings::new(),
+            leaving: false,
+            deaf: false,
+            trouble: None,
+            client: Weak::new(),
         };
         Arc::new(Self {
             topic: topic.to_owned(),
@@ -116,60 +89,12 @@ impl Member {
 
     /// Takes up to `max` that are due, in memory: they still have to be committed.
     pub(super) fn take(&self, max: usize) -> Vec<(Place, Delivery)> {
-        let now_ms = now_ms();
-        let mut state = self.lock();
-        let state = &mut *state;
-        let mut taken = Vec::new();
-        // Around the circle, from the one after the last that was served.
-        let (before, after): (Vec<i32>, Vec<i32>) = state
-            .partitions
-            .keys()
-            .partition(|partition| **partition <= state.served);
-        for partition in after.into_iter().chain(before) {
-            let Some(owned) = state.partitions.get_mut(&partition) else {
-                continue;
-            };
-            while !owned.going && taken.len() < max {
-                state.counter += 1;
-                let lease = state.counter;
-                let Some((offset, attempt)) = owned.window.lease(lease, now_ms) else {
-                    break;
-                };
-                let Some(value) = owned.window.value(offset) else {
-                    break;
-                };
-                let place = Place {
-                    partition,
-                    epoch: owned.epoch,
-                    offset,
-                    lease,
-                };
-                let delivery = Delivery {
-                    message: value.message.clone(),
-                    receipt: place.receipt(),
-                    attempt,
-                    first_enqueued_at: value.enqueued_at,
-                    redelivered: attempt > 1,
-                };
-                taken.push((place, delivery));
-                owned.changes += 1;
-                state.served = partition;
-            }
-        }
-        taken
+        self.lock().holdings.take(max, now_ms())
     }
 
     /// Puts back what was taken and never reached anybody.
     pub(super) fn untake(&self, places: impl Iterator<Item = Place>) {
-        let mut state = self.lock();
-        for place in places {
-            if let Some(owned) = state.partitions.get_mut(&place.partition)
-                && owned.window.release(place.offset, place.lease)
-            {
-                owned.changes += 1;
-            }
-        }
-        drop(state);
+        self.lock().holdings.untake(places);
         self.wake.notify_waiters();
     }
 
@@ -179,31 +104,12 @@ impl Member {
         receipt: &Receipt,
         settle: impl FnOnce(&mut Window<Taken>, i64, i64) -> bool,
     ) -> Option<Place> {
-        let (partition, offset) = parts(receipt);
-        let lease = receipt.token();
-        let mut state = self.lock();
-        let owned = state.partitions.get_mut(&partition)?;
-        if !settle(&mut owned.window, offset, lease) {
-            return None;
-        }
-        owned.changes += 1;
-        Some(Place {
-            partition,
-            epoch: owned.epoch,
-            offset,
-            lease,
-        })
+        self.lock().holdings.settle(receipt, settle)
     }
 
     /// The message and attempts behind a receipt that still holds.
     pub(super) fn held(&self, receipt: &Receipt) -> Option<(Taken, u32)> {
-        let (partition, offset) = parts(receipt);
-        let state = self.lock();
-        let window = &state.partitions.get(&partition)?.window;
-        if !window.holds(offset, receipt.token()) {
-            return None;
-        }
-        Some((window.value(offset)?.clone(), window.attempts(offset)?))
+        self.lock().holdings.held(receipt)
     }
 
     /// Commits what has changed. Which of `places` belong to an ownership that ended before: what
@@ -242,12 +148,11 @@ impl Member {
     ) -> Result<Result<Vec<Place>, QueueError>, QueueError> {
         let (client, changed, lost) = {
             let state = self.lock();
-            let is_lost = |place: &&Place| {
-                let owned = state.partitions.get(&place.partition);
-                owned.is_none_or(|owned| owned.epoch != place.epoch)
-            };
-            let lost: Vec<Place> = places.iter().filter(is_lost).copied().collect();
-            (state.client.upgrade(), state.changed(), lost)
+            (
+                state.client.upgrade(),
+                state.holdings.changed(),
+                state.holdings.lost(places),
+            )
         };
         if changed.is_empty() || lost.len() == places.len() {
             return Ok(Ok(lost));
@@ -256,7 +161,9 @@ impl Member {
         let list = self.list(&changed)?;
         let error = match client.commit(&list, CommitMode::Sync) {
             Ok(()) => {
-                self.lock().committed(&changed);
+                let mut state = self.lock();
+                state.holdings.committed(&changed);
+                state.trouble = None;
                 return Ok(Ok(lost));
             }
             Err(error) => error,
@@ -299,9 +206,7 @@ impl Member {
 
     /// When to look again although nobody wakes us.
     pub(super) fn next_due(&self) -> Option<Duration> {
-        let state = self.lock();
-        let dues = state.partitions.values().filter(|owned| !owned.going);
-        let due_ms = dues.filter_map(|owned| owned.window.next_due_ms()).min()?;
+        let due_ms = self.lock().holdings.next_due_ms()?;
         Some(Duration::from_millis(due_ms.saturating_sub(now_ms())))
     }
 
@@ -338,7 +243,7 @@ impl Member {
             Err(_) => {
                 let trouble = self.trouble();
                 let trouble = trouble.unwrap_or_else(|| format!("not in the group in {limit:?}"));
-                Err(error::unavailable(trouble))
+                Err(unavailable(trouble))
             }
         }
     }
@@ -359,11 +264,7 @@ impl Member {
 
     /// Forgets what was read: it was purged.
     pub(super) fn purge(&self) {
-        let mut state = self.lock();
-        for owned in state.partitions.values_mut() {
-            owned.window.clear();
-            owned.changes += 1;
-        }
+        self.lock().holdings.purge();
     }
 
     // ---------------------------------------------------------- what the thread that polls reports
@@ -379,54 +280,21 @@ impl Member {
     pub(super) fn read(&self, partition: i32, offset: i64, taken: Taken) {
         let mut state = self.lock();
         state.trouble = None;
-        let Some(owned) = state.partitions.get_mut(&partition) else {
-            return;
-        };
         let ours = taken.only.as_ref().is_none_or(|only| *only == self.group);
-        let (key, due_ms) = (taken.message.key.clone(), taken.due_ms);
-        if owned
-            .window
-            .read(offset, key, due_ms, ours.then_some(taken))
-        {
+        if state.holdings.read(partition, offset, taken, ours) {
             drop(state);
             self.wake.notify_waiters();
-        } else {
-            // It counts as done, and the offset to commit has moved.
-            owned.changes += 1;
         }
     }
 
     /// Partitions to read no further for now, and others to go on with.
     pub(super) fn flow(&self) -> (Vec<i32>, Vec<i32>) {
-        let mut state = self.lock();
-        let (mut pause, mut resume) = (Vec::new(), Vec::new());
-        for (partition, owned) in &mut state.partitions {
-            let unread = owned.window.len().saturating_sub(owned.window.leased());
-            if !owned.paused && unread >= self.prefetch {
-                owned.paused = true;
-                pause.push(*partition);
-            } else if owned.paused && unread <= self.prefetch / 2 {
-                owned.paused = false;
-                resume.push(*partition);
-            }
-        }
-        (pause, resume)
+        self.lock().holdings.flow(self.prefetch)
     }
 
     pub(super) fn assigned(&self, partitions: Vec<(i32, Option<Marks>)>) {
         let mut state = self.lock();
-        for (partition, marks) in partitions {
-            state.counter += 1;
-            let owned = Owned {
-                epoch: state.counter,
-                window: Window::new(marks),
-                changes: 0,
-                committed: 0,
-                going: false,
-                paused: false,
-            };
-            state.partitions.insert(partition, owned);
-        }
+        state.holdings.add(partitions);
         state.trouble = None;
     }
 
@@ -447,13 +315,7 @@ impl Member {
         let deadline = Instant::now() + HANDOVER_LIMIT;
         loop {
             let mut state = self.lock();
-            let mut busy = 0;
-            for partition in partitions {
-                if let Some(owned) = state.partitions.get_mut(partition) {
-                    owned.going = true;
-                    busy += owned.window.leased();
-                }
-            }
+            let busy = state.holdings.let_go(partitions);
             if busy == 0 || state.leaving || Instant::now() > deadline {
                 break;
             }
@@ -461,22 +323,14 @@ impl Member {
             std::thread::sleep(Duration::from_millis(5));
         }
         let _turn = self.turn.blocking_lock();
-        let changed = {
-            let state = self.lock();
-            let mut changed = state.changed();
-            changed.retain(|changed| partitions.contains(&changed.partition));
-            changed
-        };
+        let mut changed = self.lock().holdings.changed();
+        changed.retain(|changed| partitions.contains(&changed.partition));
         if !changed.is_empty()
             && let Ok(list) = self.list(&changed)
         {
             commit(&list);
         }
-        let mut state = self.lock();
-        for partition in partitions {
-            state.partitions.remove(partition);
-        }
-        drop(state);
+        self.lock().holdings.remove(partitions);
         self.wake.notify_waiters();
     }
 
@@ -494,56 +348,9 @@ impl Member {
     pub(super) fn ended(&self) {
         let mut state = self.lock();
         state.leaving = true;
-        state.partitions.clear();
+        state.holdings.clear();
         drop(state);
         self.phase.send_replace(Phase::Ended);
         self.wake.notify_waiters();
     }
-}
-
-/// A partition whose state differs from what is committed.
-struct Changed {
-    partition: i32,
-    epoch: i64,
-    changes: u64,
-    marks: Marks,
-}
-
-impl State {
-    fn changed(&self) -> Vec<Changed> {
-        let changed = self.partitions.iter();
-        let changed = changed.filter(|(_, owned)| owned.changes > owned.committed);
-        let changed = changed.filter_map(|(partition, owned)| {
-            Some(Changed {
-                partition: *partition,
-                epoch: owned.epoch,
-                changes: owned.changes,
-                marks: owned.window.marks()?,
-            })
-        });
-        changed.collect()
-    }
-
-    fn committed(&mut self, changed: &[Changed]) {
-        for changed in changed {
-            if let Some(owned) = self.partitions.get_mut(&changed.partition)
-                && owned.epoch == changed.epoch
-            {
-                owned.committed = changed.changes;
-            }
-        }
-        self.trouble = None;
-    }
-}
-
-impl Place {
-    fn receipt(self) -> Receipt {
-        let place = (i64::from(self.partition) << OFFSET_BITS) | self.offset;
-        Receipt::new(place, self.lease)
-    }
-}
-
-fn parts(receipt: &Receipt) -> (i32, i64) {
-    let partition = i32::try_from(receipt.place() >> OFFSET_BITS).unwrap_or(-1);
-    (partition, receipt.place() & ((1 << OFFSET_BITS) - 1))
 }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use tokio::sync::{Notify, oneshot};
 
-use super::api::{Api, Outcome};
+use super::api::Api;
 use super::envelope::{Death, Incoming, Outgoing};
+use super::messages::Outcome;
 use super::{BROKER, LONGEST, whole_seconds};
 use crate::queue::{Consumer, ConsumerOptions, Delivery, Nack, QueueError, Receipt, Settled};
 

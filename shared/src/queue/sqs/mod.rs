@@ -24,6 +24,7 @@ mod consumer;
 mod dead;
 mod envelope;
 mod error;
+mod messages;
 mod names;
 mod queue;
 

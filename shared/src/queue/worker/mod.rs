@@ -24,6 +24,7 @@
 //! messages are slow, and let handlers be idempotent.
 
 mod failure;
+mod fetch;
 mod lanes;
 mod observer;
 mod run;
