@@ -5,7 +5,12 @@
 
 use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{Next, from_fn},
+};
+use tokio::time::sleep;
 
 /// Any error; an implementation that cannot start returns one and the lab shows it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -123,6 +128,20 @@ impl App {
     #[must_use]
     pub fn with_task(mut self, task: impl Future<Output = ()> + Send + 'static) -> Self {
         self.tasks.push(Box::pin(task));
+        self
+    }
+
+    /// Every request waits so long before its handler begins, and its answer so long again before it
+    /// leaves: what a machine with too much to do makes of an application that is right.
+    #[must_use]
+    pub fn slowed(mut self, by: Duration) -> Self {
+        let late = move |request: Request, next: Next| async move {
+            sleep(by).await;
+            let answer = next.run(request).await;
+            sleep(by).await;
+            answer
+        };
+        self.router = self.router.layer(from_fn(late));
         self
     }
 }

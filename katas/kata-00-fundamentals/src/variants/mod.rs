@@ -14,6 +14,7 @@ pub mod alternative_effects_after_answer;
 pub mod alternative_event_log;
 pub mod alternative_lines_in_own_table;
 pub mod alternative_lock_first;
+pub mod alternative_slow;
 
 pub mod bulk_on_the_sum;
 pub mod cache_in_memory;
@@ -65,6 +66,7 @@ fn alternatives() -> Vec<Variant> {
         Variant::new("alternative-lines-in-own-table", "lines in their own table", Alternative, alternative_lines_in_own_table::app),
         Variant::new("alternative-lock-first", "lock first", Alternative, alternative_lock_first::app),
         Variant::new("alternative-event-log", "event log", Alternative, alternative_event_log::app),
+        Variant::new("alternative-slow", "slow", Alternative, alternative_slow::app),
     ]
 }
 

@@ -16,6 +16,7 @@ pub mod alternative_compare_and_swap;
 pub mod alternative_finishes_what_it_began;
 pub mod alternative_looks_early;
 pub mod alternative_mutex_worker;
+pub mod alternative_slow;
 
 pub mod approval_ignored;
 pub mod blocks_the_runtime;
@@ -82,6 +83,7 @@ fn alternatives() -> Vec<Variant> {
         Variant::new("alternative-mutex-worker", "mutex worker", Alternative, alternative_mutex_worker::app).only_at(STOCK),
         Variant::new("alternative-finishes-what-it-began", "finishes what it began", Alternative, alternative_finishes_what_it_began::app).only_at(FETCHES),
         Variant::new("alternative-block-in-place", "block in place", Alternative, alternative_block_in_place::app).only_at(DIGESTS),
+        Variant::new("alternative-slow", "slow", Alternative, alternative_slow::app),
     ]
 }
 

@@ -18,6 +18,7 @@ pub mod alternative_one_statement;
 pub mod alternative_pessimistic;
 pub mod alternative_primary_stands_in;
 pub mod alternative_serializable;
+pub mod alternative_slow;
 pub mod alternative_unknown_without_primary;
 
 pub mod account_overwritten;
@@ -86,6 +87,7 @@ fn alternatives() -> Vec<Variant> {
         Variant::new("alternative-unknown-without-primary", "null without the primary", Alternative, alternative_unknown_without_primary::app).only_at(READS),
         Variant::new("alternative-primary-stands-in", "the primary stands in", Alternative, alternative_primary_stands_in::app).only_at(READS),
         Variant::new("alternative-asks-to-wait", "asks to wait", Alternative, alternative_asks_to_wait::app).only_at(MONEY),
+        Variant::new("alternative-slow", "slow", Alternative, alternative_slow::app),
     ]
 }
 

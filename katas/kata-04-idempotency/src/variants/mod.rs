@@ -19,6 +19,7 @@ pub mod alternative_raw_bytes;
 pub mod alternative_reaps_on_demand;
 pub mod alternative_renewed_lease;
 pub mod alternative_row_lock;
+pub mod alternative_slow;
 pub mod alternative_waits;
 
 pub mod check_then_act;
@@ -76,6 +77,7 @@ fn alternatives() -> Vec<Variant> {
         Variant::new("alternative-distant-provider", "distant provider", Alternative, alternative_distant_provider::app),
         Variant::new("alternative-reaps-on-demand", "reaps on demand", Alternative, alternative_reaps_on_demand::app),
         Variant::new("alternative-inbox", "inbox", Alternative, alternative_inbox::app),
+        Variant::new("alternative-slow", "slow", Alternative, alternative_slow::app),
     ]
 }
 

@@ -45,14 +45,18 @@ async fn fastest(lab: &Lab, at: &Instance, rounds: u64) -> Judged<Duration> {
     Ok(fastest)
 }
 
-/// So many rounds that a digest takes about so long, and how long it takes then.
-async fn rounds_for(lab: &Lab, at: &Instance, wanted: Duration) -> Judged<(u64, Duration)> {
+/// So many rounds that a digest is computed for about so long, or longer: what is not computing, from
+/// the request to a process that is started for it, has to be little beside it.
+async fn rounds_for(lab: &Lab, at: &Instance, wanted: Duration) -> Judged<u64> {
+    const CALLS: u32 = 4;
+    let call = fastest(lab, at, 1).await?;
+    let wanted = wanted.max(CALLS * call);
     let mut rounds = 500;
     loop {
-        let took = fastest(lab, at, rounds).await?;
-        if took >= wanted / 8 {
-            let factor = (wanted.as_secs_f64() / took.as_secs_f64()).max(1.0);
-            return Ok(((rounds as f64 * factor).ceil() as u64, took.mul_f64(factor)));
+        let computing = fastest(lab, at, rounds).await?.saturating_sub(call);
+        if computing >= wanted / 8 {
+            let factor = (wanted.as_secs_f64() / computing.as_secs_f64()).max(1.0);
+            return Ok((rounds as f64 * factor).ceil() as u64);
         }
         rounds *= 4;
     }
@@ -105,7 +109,7 @@ pub async fn answers_while_it_computes(lab: Lab) -> Judged {
             "{REQUESTS} and more are answered before the first digest is, if the digests are long enough"
         ),
     );
-    let mut rounds = rounds_for(&lab, &program, SHORTEST).await?.0;
+    let mut rounds = rounds_for(&lab, &program, SHORTEST).await?;
     let mut blocked = 0;
     loop {
         let served = serves_beside(&lab, &program, crowd, rounds, &promise).await?;
@@ -189,7 +193,7 @@ pub async fn computes_in_parallel(lab: Lab) -> Judged<String> {
     if !watched::can_be(&program).await {
         return timed::judged(&lab, &program).await;
     }
-    let shortest = rounds_for(&lab, &program, watched::LOOK).await?.0;
+    let shortest = rounds_for(&lab, &program, watched::LOOK).await?;
     let mut rounds = shortest;
     let (mut parallel, mut serial) = (0, 0);
     for _ in 0..LOOKS {

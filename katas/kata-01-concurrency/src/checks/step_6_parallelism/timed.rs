@@ -7,7 +7,7 @@ use std::{
 
 use kata_lab::{Instance, Judged, Lab, Promise, Stop};
 
-use super::{digests_of, fastest, request, rounds_for, time};
+use super::{digests_of, request, rounds_for, time};
 
 /// Two digests at once take clearly less time than one with twice the rounds: that is as much to
 /// compute, and can have one core only.
@@ -34,7 +34,7 @@ pub(super) async fn judged(lab: &Lab, program: &Instance) -> Judged<String> {
         ),
         lab,
         program,
-        rounds: rounds_beyond_the_call(lab, program, SHORT).await?,
+        rounds: rounds_for(lab, program, SHORT).await?,
         witness: Witness::calibrated(SHORT),
         two_cores: false,
         ahead: 0,
@@ -194,21 +194,6 @@ fn spin(turns: u64) -> Duration {
         );
     }
     began.elapsed()
-}
-
-/// So many rounds that a digest takes about so long, and that what is not computing, from the
-/// request to a process that is started for it, is little beside it.
-async fn rounds_beyond_the_call(lab: &Lab, at: &Instance, wanted: Duration) -> Judged<u64> {
-    const NEARLY_TWICE: f64 = 1.7;
-    const LONG_ENOUGH: Duration = Duration::from_secs(1);
-    let (mut rounds, mut once) = rounds_for(lab, at, wanted).await?;
-    loop {
-        let twice = fastest(lab, at, 2 * rounds).await?;
-        if twice.as_secs_f64() >= NEARLY_TWICE * once.as_secs_f64() || once >= LONG_ENOUGH {
-            return Ok(rounds);
-        }
-        (rounds, once) = (2 * rounds, twice);
-    }
 }
 
 async fn time_of_two(lab: &Lab, at: &Instance, rounds: u64, promise: &Promise) -> Judged<Duration> {

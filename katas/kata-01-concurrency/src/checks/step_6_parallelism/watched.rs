@@ -6,8 +6,8 @@ use kata_lab::{Instance, Judged, Lab, Pending, Promise, Threads};
 
 use super::{digests_of, request};
 
-/// How long a digest takes that is watched.
-pub(super) const LOOK: Duration = Duration::from_millis(100);
+/// How long a digest is computed that is watched.
+pub(super) const LOOK: Duration = Duration::from_millis(150);
 
 /// How a program was seen to compute two digests.
 pub(super) enum Seen {
@@ -52,9 +52,10 @@ pub(super) async fn digests(
     // The last look may have come after the answer.
     looks.pop();
     digests_of(&mut pair, promise).await?;
-    // At first the requests are on their way.
-    let looks = looks.split_off(looks.len() / 4);
-    let [first, .., last] = &looks[..] else {
+    // At first the requests are on their way, and at last the answers.
+    let way = looks.len() / 4;
+    let looks = &looks[way..looks.len() - way];
+    let [first, .., last] = looks else {
         return Ok(Seen::Neither);
     };
     if looks.len() < ENOUGH_LOOKS {
@@ -66,7 +67,7 @@ pub(super) async fn digests(
     }
     // A thread that computes wants a core in every look. Threads that take turns want one now and
     // then; on a busy machine, where they wait for it in vain, more often, and still not always.
-    let shares = Threads::wanting_a_core(&looks);
+    let shares = Threads::wanting_a_core(looks);
     let both: f64 = shares.iter().take(2).sum();
     Ok(match AT_MOST_ONE.contains(&both) {
         true => Seen::Serial,
