@@ -131,10 +131,9 @@ impl App {
         self
     }
 
-    /// Every request waits so long before its handler begins, and its answer so long again before it
-    /// leaves: what a machine with too much to do makes of an application that is right.
-    #[must_use]
-    pub fn slowed(mut self, by: Duration) -> Self {
+    /// The same, but each request waits so long before its handler begins, and its answer so long
+    /// again before it leaves.
+    pub(crate) fn slowed(mut self, by: Duration) -> Self {
         let late = move |request: Request, next: Next| async move {
             sleep(by).await;
             let answer = next.run(request).await;

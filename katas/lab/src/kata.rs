@@ -1,6 +1,6 @@
 //! The map of a kata: its steps, checks and variants as one readable value.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use crate::{
     app::{App, BoxError, Env},
@@ -15,6 +15,12 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub type AppFn = Arc<dyn Fn(Env) -> BoxFuture<Result<App, BoxError>> + Send + Sync>;
 
 type CheckFn = Arc<dyn Fn(Lab) -> BoxFuture<Judged<Option<String>>> + Send + Sync>;
+
+/// The reference on a slow machine, see [`Variant::slowed`].
+const SLOWED: &str = "alternative-slow-machine";
+
+/// Much longer than a call takes on an idle machine.
+const LATE: Duration = Duration::from_millis(100);
 
 /// One phase's kata.
 #[derive(Debug)]
@@ -250,6 +256,27 @@ impl Variant {
         Fut: Future<Output = Result<App, BoxError>> + Send + 'static,
     {
         Self::new("reference", "reference", Kind::Reference, app)
+    }
+
+    /// The same program on a machine with too much to do: it comes up late, begins late and answers
+    /// late. Every kata judges its reference so, too: a check that takes late for never would judge the
+    /// machine.
+    #[must_use]
+    pub fn slowed(&self) -> Self {
+        let app = Arc::clone(&self.app);
+        let slow = move |env| {
+            let starting = app(env);
+            async move {
+                tokio::time::sleep(LATE).await;
+                Ok(starting.await?.slowed(LATE))
+            }
+        };
+        Self::new(SLOWED, "on a slow machine", Kind::Alternative, slow)
+    }
+
+    /// Whether its code is in a file of its own.
+    pub(crate) fn has_a_file(&self) -> bool {
+        self.id != SLOWED
     }
 
     /// The learner's own.

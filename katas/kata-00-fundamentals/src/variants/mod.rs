@@ -14,7 +14,6 @@ pub mod alternative_effects_after_answer;
 pub mod alternative_event_log;
 pub mod alternative_lines_in_own_table;
 pub mod alternative_lock_first;
-pub mod alternative_slow;
 
 pub mod bulk_on_the_sum;
 pub mod cache_in_memory;
@@ -52,7 +51,8 @@ use kata_lab::{
 
 /// All of them, in the order of the matrix: by the step at which a flaw shows first.
 pub fn all() -> Vec<Variant> {
-    let mut all = vec![Variant::reference(reference::app)];
+    let reference = Variant::reference(reference::app);
+    let mut all = vec![reference.clone(), reference.slowed()];
     all.extend(alternatives());
     all.extend(flawed());
     all.push(Variant::exercise(crate::exercise::app));
@@ -66,7 +66,6 @@ fn alternatives() -> Vec<Variant> {
         Variant::new("alternative-lines-in-own-table", "lines in their own table", Alternative, alternative_lines_in_own_table::app),
         Variant::new("alternative-lock-first", "lock first", Alternative, alternative_lock_first::app),
         Variant::new("alternative-event-log", "event log", Alternative, alternative_event_log::app),
-        Variant::new("alternative-slow", "slow", Alternative, alternative_slow::app),
     ]
 }
 

@@ -16,7 +16,6 @@ pub mod alternative_compare_and_swap;
 pub mod alternative_finishes_what_it_began;
 pub mod alternative_looks_early;
 pub mod alternative_mutex_worker;
-pub mod alternative_slow;
 
 pub mod approval_ignored;
 pub mod blocks_the_runtime;
@@ -52,7 +51,8 @@ use kata_lab::{
 
 /// All of them, in the order of the matrix: by the step at which a flaw shows first.
 pub fn all() -> Vec<Variant> {
-    let mut all = vec![Variant::reference(reference::app)];
+    let reference = Variant::reference(reference::app);
+    let mut all = vec![reference.clone(), reference.slowed()];
     all.extend(alternatives());
     all.extend(flawed());
     all.push(Variant::exercise(crate::exercise::app));
@@ -83,7 +83,6 @@ fn alternatives() -> Vec<Variant> {
         Variant::new("alternative-mutex-worker", "mutex worker", Alternative, alternative_mutex_worker::app).only_at(STOCK),
         Variant::new("alternative-finishes-what-it-began", "finishes what it began", Alternative, alternative_finishes_what_it_began::app).only_at(FETCHES),
         Variant::new("alternative-block-in-place", "block in place", Alternative, alternative_block_in_place::app).only_at(DIGESTS),
-        Variant::new("alternative-slow", "slow", Alternative, alternative_slow::app),
     ]
 }
 

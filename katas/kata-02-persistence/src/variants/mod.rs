@@ -18,7 +18,6 @@ pub mod alternative_one_statement;
 pub mod alternative_pessimistic;
 pub mod alternative_primary_stands_in;
 pub mod alternative_serializable;
-pub mod alternative_slow;
 pub mod alternative_unknown_without_primary;
 
 pub mod account_overwritten;
@@ -71,7 +70,8 @@ use kata_lab::{
 
 /// All of them, in the order of the matrix: by the step at which a flaw shows first.
 pub fn all() -> Vec<Variant> {
-    let mut all = vec![Variant::reference(reference::app)];
+    let reference = Variant::reference(reference::app);
+    let mut all = vec![reference.clone(), reference.slowed()];
     all.extend(alternatives());
     all.extend(flawed());
     all.push(Variant::exercise(crate::exercise::app));
@@ -87,7 +87,6 @@ fn alternatives() -> Vec<Variant> {
         Variant::new("alternative-unknown-without-primary", "null without the primary", Alternative, alternative_unknown_without_primary::app).only_at(READS),
         Variant::new("alternative-primary-stands-in", "the primary stands in", Alternative, alternative_primary_stands_in::app).only_at(READS),
         Variant::new("alternative-asks-to-wait", "asks to wait", Alternative, alternative_asks_to_wait::app).only_at(MONEY),
-        Variant::new("alternative-slow", "slow", Alternative, alternative_slow::app),
     ]
 }
 

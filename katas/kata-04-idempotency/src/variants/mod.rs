@@ -19,7 +19,6 @@ pub mod alternative_raw_bytes;
 pub mod alternative_reaps_on_demand;
 pub mod alternative_renewed_lease;
 pub mod alternative_row_lock;
-pub mod alternative_slow;
 pub mod alternative_waits;
 
 pub mod check_then_act;
@@ -56,7 +55,8 @@ use kata_lab::{
 
 /// All of them, in the order of the matrix: by the step at which a flaw shows first.
 pub fn all() -> Vec<Variant> {
-    let mut all = vec![Variant::reference(reference::app)];
+    let reference = Variant::reference(reference::app);
+    let mut all = vec![reference.clone(), reference.slowed()];
     all.extend(alternatives());
     all.extend(flawed());
     all.push(Variant::exercise(crate::exercise::app));
@@ -77,7 +77,6 @@ fn alternatives() -> Vec<Variant> {
         Variant::new("alternative-distant-provider", "distant provider", Alternative, alternative_distant_provider::app),
         Variant::new("alternative-reaps-on-demand", "reaps on demand", Alternative, alternative_reaps_on_demand::app),
         Variant::new("alternative-inbox", "inbox", Alternative, alternative_inbox::app),
-        Variant::new("alternative-slow", "slow", Alternative, alternative_slow::app),
     ]
 }
 
