@@ -67,7 +67,7 @@ pub fn all() -> Vec<Variant> {
 fn alternatives() -> Vec<Variant> {
     vec![
         Variant::new("alternative-waits", "waits", Alternative, alternative_waits::app),
-        Variant::new("alternative-raw-bytes", "raw bytes", Alternative, alternative_raw_bytes::app),
+        Variant::new("alternative-raw-bytes", "raw bytes", Alternative, alternative_raw_bytes::app).only_at(PAY),
         Variant::new("alternative-jsonb", "jsonb", Alternative, alternative_jsonb::app),
         Variant::new("alternative-row-lock", "row lock", Alternative, alternative_row_lock::app),
         Variant::new("alternative-advisory-lock", "advisory lock", Alternative, alternative_advisory_lock::app),
@@ -76,7 +76,7 @@ fn alternatives() -> Vec<Variant> {
         Variant::new("alternative-cancelled-on-hang-up", "cancelled on hang-up", Alternative, alternative_cancelled_on_hang_up::app),
         Variant::new("alternative-distant-provider", "distant provider", Alternative, alternative_distant_provider::app),
         Variant::new("alternative-reaps-on-demand", "reaps on demand", Alternative, alternative_reaps_on_demand::app),
-        Variant::new("alternative-inbox", "inbox", Alternative, alternative_inbox::app),
+        Variant::new("alternative-inbox", "inbox", Alternative, alternative_inbox::app).only_at(MESSAGES),
     ]
 }
 
@@ -165,13 +165,15 @@ fn flawed() -> Vec<Variant> {
             "no fingerprint",
             Flawed(&["rejects_a_reused_key", "rejects_a_reused_key_while_running"]),
             no_fingerprint::app,
-        ),
+        )
+        .only_at(PAY),
         Variant::new(
             "fingerprint-without-one-member",
             "fingerprint without one member",
             Flawed(&["rejects_a_reused_key", "rejects_a_reused_key_while_running"]),
             fingerprint_without_one_member::app,
-        ),
+        )
+        .only_at(PAY),
         Variant::new(
             "conflict-before-mismatch",
             "409 before 422",
@@ -191,7 +193,8 @@ fn flawed() -> Vec<Variant> {
             "key not scoped to the caller",
             Flawed(&["keeps_callers_apart"]),
             key_not_scoped::app,
-        ),
+        )
+        .only_at(PAY),
         Variant::new(
             "provider-key-unscoped",
             "provider key not scoped",
