@@ -63,6 +63,17 @@ macro_rules! tests {
 }
 pub(crate) use tests;
 
+/// A program in `PATH`.
+///
+/// # Errors
+/// `NoService` if there is none, with `advice`.
+pub(crate) fn find(program: &str, advice: &str) -> Result<PathBuf, End> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|folder| folder.join(program));
+    let found = places.find(|place| place.is_file());
+    found.ok_or_else(|| End::NoService(format!("no program {program} in PATH; {advice}")))
+}
+
 /// Waits for a condition; fails with `what` after a minute, which is long even for a
 /// machine that is busy with other things.
 pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::proxy::Proxy;
 use super::scene::Fault;
 use crate::postgres::{folder, options};
+use crate::rabbitmq_node::Node;
 use crate::support::End;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,16 +24,6 @@ impl Kind {
             Self::Postgres => "postgres",
             Self::Redis => "redis",
             Self::RabbitMq => "rabbitmq",
-        }
-    }
-
-    /// RabbitMQ is the machine's own and not ours to crash.
-    pub(crate) fn faults(self) -> &'static [Fault] {
-        match self {
-            Self::Postgres | Self::Redis => {
-                &[Fault::Kill, Fault::Restart, Fault::Cut, Fault::Relay]
-            }
-            Self::RabbitMq => &[Fault::Kill, Fault::Cut, Fault::Relay],
         }
     }
 }
@@ -55,10 +46,12 @@ enum Server {
         login: String,
         path: String,
     },
+    /// One that is ours to crash.
+    OwnRabbitMq(Node),
 }
 
 impl Broker {
-    pub(crate) async fn start(kind: Kind) -> Result<Self, End> {
+    pub(crate) async fn start(kind: Kind, fault: Fault) -> Result<Self, End> {
         let folder = folder();
         // It is killed, and what was committed must be there afterwards. What the machine loses
         // when the power fails is another matter: `fsync` stays off.
@@ -80,6 +73,11 @@ impl Broker {
                 let keyspace = redis.fresh_keyspace().await?;
                 (Server::Redis(redis, keyspace), upstream)
             }
+            Kind::RabbitMq if fault == Fault::Restart => {
+                let node = Node::start().await?;
+                let upstream = Upstream::Tcp("127.0.0.1".to_owned(), node.port());
+                (Server::OwnRabbitMq(node), upstream)
+            }
             Kind::RabbitMq => rabbitmq().await?,
         };
         Ok(Self {
@@ -98,6 +96,7 @@ impl Broker {
             Server::Postgres(schema) => schema.url(&through),
             Server::Redis(_, keyspace) => keyspace.url_through(&through),
             Server::RabbitMq { login, path } => format!("amqp://{login}{through}{path}"),
+            Server::OwnRabbitMq(_) => format!("amqp://guest:guest@{through}"),
         }
     }
 
@@ -117,6 +116,7 @@ impl Broker {
                 redis.kill().await?;
                 redis.restart().await?;
             }
+            Server::OwnRabbitMq(node) => node.crash_and_restart().await,
             Server::RabbitMq { .. } => unreachable!("it is the machine's"),
         }
         Ok(())

@@ -47,6 +47,8 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    pub(super) const ALL: [Self; 4] = [Self::Kill, Self::Restart, Self::Cut, Self::Relay];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Kill => "worker killed",
@@ -115,7 +117,7 @@ impl Scene {
 
     pub(super) async fn play(&self, kind: Kind) -> Result<Report, End> {
         let began = Instant::now();
-        let broker = Broker::start(kind).await?;
+        let broker = Broker::start(kind, self.fault).await?;
         let ledger = Ledger::open(&broker.ledger_url());
         ledger.create().await;
         // A name of its own, since RabbitMQ is shared with others; deleted at the end.

@@ -1,7 +1,8 @@
 //! RabbitMQ's fixture, and what only RabbitMQ can get wrong.
 //!
-//! The broker is the machine's own: it is never paused or restarted. What we make there has names of
-//! our own, and vanishes when nobody has used it for some minutes, whatever ended the test.
+//! The broker is the machine's own: it is never paused or restarted, but for the one trial that brings
+//! a node along. What we make there has names of our own, and vanishes when nobody has used it for some
+//! minutes, whatever ended the test.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,10 +18,15 @@ use uuid::Uuid;
 use super::conformance::{self, Fixture};
 use super::nothing_lost;
 use super::traps::{self, Cut};
+use crate::rabbitmq_node::Node;
 use crate::support::{End, Outcome, test};
 
 pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
-    let mut all = conformance::trials("rabbitmq", || Box::pin(Named::start()));
+    let mut all = conformance::trials_with(
+        "rabbitmq",
+        || Box::pin(Named::start()),
+        || Box::pin(Own::start()),
+    );
     all.extend(traps::tests("rabbitmq", || Box::pin(Named::start())));
     all.extend([
         test(
@@ -41,6 +47,8 @@ pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
 
 /// Long enough for the slowest trial on a busy machine.
 const UNUSED_MS: u64 = 300_000;
+
+const LEASE: Duration = Duration::from_millis(400);
 
 /// The broker that `AMQP_URL` names, or the one of this machine.
 struct Named {
@@ -97,7 +105,32 @@ impl Fixture for Named {
     }
 
     fn lease(&self) -> Duration {
-        Duration::from_millis(400)
+        LEASE
+    }
+}
+
+/// A node of this trial's own.
+struct Own(Node);
+
+impl Own {
+    async fn start() -> Result<Box<dyn Fixture>, End> {
+        Ok(Box::new(Self(Node::start().await?)))
+    }
+}
+
+#[async_trait]
+impl Fixture for Own {
+    fn url(&self) -> String {
+        self.0.url()
+    }
+
+    fn lease(&self) -> Duration {
+        LEASE
+    }
+
+    async fn restart(&self) -> Option<Result<(), End>> {
+        self.0.crash_and_restart().await;
+        Some(Ok(()))
     }
 }
 

@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 
 use shared::services::guard::{Guarded, OnOrphaned, Output, Program};
 
-use crate::support::End;
-
 /// A server that ends with this process, however that happens.
 pub(super) struct Server {
     pub(super) port: u16,
@@ -41,17 +39,6 @@ pub(super) async fn start(path: PathBuf, arguments: impl Fn(u16) -> Vec<String>)
             _process: process,
         };
     }
-}
-
-/// A program in `PATH`.
-///
-/// # Errors
-/// `NoService` if there is none, with `advice`.
-pub(super) fn find(program: &str, advice: &str) -> Result<PathBuf, End> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = std::env::split_paths(&path).map(|folder| folder.join(program));
-    let found = places.find(|place| place.is_file());
-    found.ok_or_else(|| End::NoService(format!("no program {program} in PATH; {advice}")))
 }
 
 fn free_port() -> u16 {

@@ -9,7 +9,7 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use super::conformance::{self, Fixture};
 use super::failing;
 use super::server::{self, Server};
-use crate::support::End;
+use crate::support::{End, find};
 
 const ADVICE: &str = ".ci/run brokers installs it and runs this; or set SQS_URL=sqs+https://…";
 
@@ -36,7 +36,7 @@ async fn start() -> Result<Box<dyn Fixture>, End> {
         Some(url) => url,
         None => {
             // The Python that moto is installed for is beside it.
-            let python = server::find("moto_server", ADVICE)?.with_file_name("python3");
+            let python = find("moto_server", ADVICE)?.with_file_name("python3");
             let moto = MOTO.get_or_init(|| server::start(python, arguments));
             let port = moto.await.port;
             // The two settings keep clear of what moto does otherwise than SQS: see the backend's

@@ -1,18 +1,15 @@
-//! Sizes, duplicates, refusals, and what survives a restart of the broker.
-
-use std::collections::BTreeSet;
+//! Sizes, duplicates, refusals.
 
 use shared::queue::{Message, QueueError};
 
 use super::lab::{GROUP, LIMIT};
 use super::{Lab, list};
-use crate::support::{End, Outcome};
+use crate::support::Outcome;
 
 list![
     the_largest_message_passes_and_a_larger_one_is_refused,
     a_second_message_of_the_same_id,
     a_batch_with_a_bad_message_is_refused_whole,
-    what_was_published_survives_a_restart_of_the_broker,
     a_purged_queue_is_empty,
 ];
 
@@ -76,24 +73,6 @@ async fn a_batch_with_a_bad_message_is_refused_whole(lab: &Lab) -> Outcome {
         let refused = lab.queue.consumer(name, &lab.options()).await;
         assert!(refused.is_err(), "{name:?}");
     }
-    Ok(())
-}
-
-async fn what_was_published_survives_a_restart_of_the_broker(lab: &Lab) -> Outcome {
-    let row = "a restart of the broker (killed)";
-    let sent: Vec<_> = (0..100).map(|n| Message::new(format!("{n}"))).collect();
-    lab.publish(&sent).await;
-    let Some(restarted) = lab.fixture.restart().await else {
-        lab.measured(row, "not measured");
-        return Err(End::Skip("the broker is not ours to kill".to_owned()));
-    };
-    restarted?;
-    let (_broker, queue) = lab.another().await;
-    let consumer = queue.consumer(GROUP, &lab.options()).await.unwrap();
-    let came = lab.some(&consumer, 100, LIMIT).await;
-    let ids: BTreeSet<_> = came.iter().map(|delivery| delivery.message.id).collect();
-    assert_eq!(ids.len(), 100, "each is there");
-    lab.measured(row, "nothing lost");
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod groups;
 pub(crate) mod lab;
 mod limits;
 pub(crate) mod order;
+mod restart;
 mod waiting;
 
 use std::time::Duration;
@@ -58,15 +59,21 @@ type Judge = for<'a> fn(&'a Lab) -> LocalBoxFuture<'a, Outcome>;
 
 /// All trials, for the broker of this name.
 pub(crate) fn trials(broker: &'static str, start: Start) -> Vec<Trial> {
-    let all: [&[(&'static str, Judge)]; 6] = [
-        delivery::TRIALS,
-        failure::TRIALS,
-        groups::TRIALS,
-        limits::TRIALS,
-        order::TRIALS,
-        waiting::TRIALS,
+    trials_with(broker, start, start)
+}
+
+/// The same, where what kills the broker needs another one.
+pub(crate) fn trials_with(broker: &'static str, start: Start, killable: Start) -> Vec<Trial> {
+    let all: [(&[(&'static str, Judge)], Start); 7] = [
+        (delivery::TRIALS, start),
+        (failure::TRIALS, start),
+        (groups::TRIALS, start),
+        (limits::TRIALS, start),
+        (order::TRIALS, start),
+        (restart::TRIALS, killable),
+        (waiting::TRIALS, start),
     ];
-    let trial = |(name, judge): &(&'static str, Judge)| {
+    let trial = |(name, judge): &(&'static str, Judge), start: Start| {
         let (name, judge) = (*name, *judge);
         test(
             &format!("queue::conformance::{broker}::{name}"),
@@ -78,7 +85,10 @@ pub(crate) fn trials(broker: &'static str, start: Start) -> Vec<Trial> {
             },
         )
     };
-    all.into_iter().flatten().map(trial).collect()
+    all.into_iter()
+        .flat_map(|(trials, start)| trials.iter().map(move |named| (named, start)))
+        .map(|(named, start)| trial(named, start))
+        .collect()
 }
 
 /// A list of trials from the names of their functions.
