@@ -24,6 +24,7 @@ mod rabbitmq_node;
 mod redis;
 mod resilience;
 mod role;
+mod server;
 mod standby;
 mod support;
 mod telemetry;

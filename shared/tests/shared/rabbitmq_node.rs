@@ -4,15 +4,14 @@
 //! It keeps out of the way of every other node: a name, ports, a cookie and folders of its own, and
 //! an `epmd` (Erlang's name server) that ends with it, where the usual one stays for ever.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use shared::queue::{ConnectOptions, connect};
-use shared::services::guard::{Guarded, OnOrphaned, Output, Program};
+use shared::services::guard::{Guarded, Program};
 use tempfile::TempDir;
 
+use crate::server;
 use crate::support::{End, find, until};
 
 const ADVICE: &str =
@@ -23,29 +22,23 @@ const BEHIND_THE_WRAPPER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
 const NAME: &str = "gym@localhost";
 
-/// A start takes five seconds, and half a minute beside other work.
-const LIMIT: Duration = Duration::from_secs(180);
-
-/// Erlang's virtual machine starts an `epmd` that outlives it, unless there is one already.
+/// Erlang's virtual machine starts an `epmd` that outlives it, unless there is one already. An `epmd`
+/// whose port somebody has ends without a word.
 const COMMAND: &str = "\
-epmd -port $ERL_EPMD_PORT &
-until epmd -port $ERL_EPMD_PORT -names; do sleep 0.1; done
+epmd -port $ERL_EPMD_PORT & epmd=$!
+until timeout 1 epmd -port $ERL_EPMD_PORT -names; do kill -0 $epmd || break; sleep 0.1; done
+kill -0 $epmd || { echo 'epmd: its port is in use'; exit 1; }
 exec \"$SERVER\"
 ";
 
 pub(crate) struct Node {
     server: PathBuf,
-    ports: Ports,
-    // Before the folder: they end before it goes.
-    running: Mutex<Option<Guarded>>,
-    folder: TempDir,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Ports {
     amqp: u16,
     distribution: u16,
     epmd: u16,
+    // Before the folder: they end before it goes.
+    running: Mutex<Option<Guarded>>,
+    folder: TempDir,
 }
 
 impl Node {
@@ -55,24 +48,26 @@ impl Node {
             server if server.is_file() => server.to_owned(),
             _ => find("rabbitmq-server", ADVICE)?,
         };
+        Ok(server::on_free_ports(|ports| Self::start_on(&server, ports)).await)
+    }
+
+    async fn start_on(server: &Path, [amqp, distribution, epmd]: [u16; 3]) -> Result<Self, String> {
         let node = Self {
-            server,
-            ports: Ports::free(),
+            server: server.to_owned(),
+            amqp,
+            distribution,
+            epmd,
             running: Mutex::default(),
             folder: tempfile::tempdir().unwrap(),
         };
         std::fs::write(node.path("plugins"), "[].\n").unwrap();
-        node.run().await;
+        node.run().await?;
         Ok(node)
     }
 
     /// For `queue::connect`.
     pub(crate) fn url(&self) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}", self.port())
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.ports.amqp
+        format!("amqp://guest:guest@127.0.0.1:{}", self.amqp)
     }
 
     /// Kills it with all that belongs to it, and starts it again with its data.
@@ -86,7 +81,10 @@ impl Node {
         })
         .await;
         drop(self.running().take());
-        self.run().await;
+        // Its ports are free when the last of the killed is gone.
+        while let Err(printed) = self.run().await {
+            server::assert_in_use(&printed);
+        }
     }
 
     fn has_registered_its_queues(&self) -> bool {
@@ -101,43 +99,35 @@ impl Node {
         })
     }
 
-    async fn run(&self) {
-        let log = self.path("log.txt");
-        let output = Output::Append(log.clone());
+    async fn run(&self) -> Result<(), String> {
         let program = Program::shell(COMMAND)
             .env("SERVER", &self.server)
             .env("HOME", self.folder.path())
-            .env("ERL_EPMD_PORT", self.ports.epmd.to_string())
+            .env("ERL_EPMD_PORT", self.epmd.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODENAME", NAME)
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
-            .env("RABBITMQ_NODE_PORT", self.port().to_string())
-            .env("RABBITMQ_DIST_PORT", self.ports.distribution.to_string())
+            .env("RABBITMQ_NODE_PORT", self.amqp.to_string())
+            .env("RABBITMQ_DIST_PORT", self.distribution.to_string())
             .env("RABBITMQ_MNESIA_BASE", self.path("data"))
             .env("RABBITMQ_LOG_BASE", self.path("log"))
             .env("RABBITMQ_LOGS", "-")
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", self.path("plugins"))
             .env("RABBITMQ_CONFIG_FILE", self.path("none"))
             .env("RABBITMQ_CONF_ENV_FILE", self.path("none"))
-            .env("RABBITMQ_PID_FILE", self.path("pid"))
-            .stdout(output.clone())
-            .stderr(output);
-        let process = Guarded::spawn(program, OnOrphaned::KillGroup).unwrap();
-        let deadline = Instant::now() + LIMIT;
-        // It listens before it is ready, and then hangs up on whoever comes.
-        let broker = loop {
-            match connect(&self.url(), &ConnectOptions::default()).await {
-                Ok(broker) => break broker,
-                Err(error) => assert!(
-                    process.try_wait().is_none() && Instant::now() < deadline,
-                    "RabbitMQ does not come up: {error}\n{}",
-                    std::fs::read_to_string(&log).unwrap_or_default()
-                ),
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            .env("RABBITMQ_PID_FILE", self.path("pid"));
+        let process = server::start(program, || self.answers()).await?;
+        *self.running() = Some(process);
+        Ok(())
+    }
+
+    /// It listens before it is ready, and then hangs up on whoever comes.
+    async fn answers(&self) -> bool {
+        let Ok(broker) = connect(&self.url(), &ConnectOptions::default()).await else {
+            return false;
         };
         broker.close().await;
-        *self.running() = Some(process);
+        true
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -146,19 +136,5 @@ impl Node {
 
     fn running(&self) -> std::sync::MutexGuard<'_, Option<Guarded>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Ports {
-    /// Three that nobody has at the moment.
-    fn free() -> Self {
-        let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-        let [amqp, distribution, epmd] =
-            listeners.map(|listener| listener.local_addr().unwrap().port());
-        Self {
-            amqp,
-            distribution,
-            epmd,
-        }
     }
 }

@@ -41,13 +41,14 @@ enum Server {
     /// In the same server as the ledger, in a schema of its own.
     Postgres(Schema),
     Redis(Redis, Keyspace),
-    /// By its login and virtual host: `guest:guest@` and `/%2f`.
     RabbitMq {
+        /// With the `@` behind it: `guest:guest@`.
         login: String,
+        /// Its virtual host: `/%2f`.
         path: String,
+        /// If it is ours to crash.
+        node: Option<Node>,
     },
-    /// One that is ours to crash.
-    OwnRabbitMq(Node),
 }
 
 impl Broker {
@@ -75,10 +76,13 @@ impl Broker {
             }
             Kind::RabbitMq if fault == Fault::Restart => {
                 let node = Node::start().await?;
-                let upstream = Upstream::Tcp("127.0.0.1".to_owned(), node.port());
-                (Server::OwnRabbitMq(node), upstream)
+                rabbitmq(&node.url(), Some(node)).await?
             }
-            Kind::RabbitMq => rabbitmq().await?,
+            Kind::RabbitMq => {
+                let url = std::env::var("AMQP_URL");
+                let usual = "amqp://guest:guest@127.0.0.1:5672/%2f";
+                rabbitmq(&url.unwrap_or(usual.to_owned()), None).await?
+            }
         };
         Ok(Self {
             postgres,
@@ -95,8 +99,7 @@ impl Broker {
         match &self.queue {
             Server::Postgres(schema) => schema.url(&through),
             Server::Redis(_, keyspace) => keyspace.url_through(&through),
-            Server::RabbitMq { login, path } => format!("amqp://{login}{through}{path}"),
-            Server::OwnRabbitMq(_) => format!("amqp://guest:guest@{through}"),
+            Server::RabbitMq { login, path, .. } => format!("amqp://{login}{through}{path}"),
         }
     }
 
@@ -116,8 +119,10 @@ impl Broker {
                 redis.kill().await?;
                 redis.restart().await?;
             }
-            Server::OwnRabbitMq(node) => node.crash_and_restart().await,
-            Server::RabbitMq { .. } => unreachable!("it is the machine's"),
+            Server::RabbitMq { node, .. } => {
+                let node = node.as_ref().expect("the scene's fault asks for one");
+                node.crash_and_restart().await;
+            }
         }
         Ok(())
     }
@@ -128,9 +133,8 @@ impl Broker {
     }
 }
 
-/// `AMQP_URL`, or the one that usually runs.
-async fn rabbitmq() -> Result<(Server, Upstream), End> {
-    let url = std::env::var("AMQP_URL").unwrap_or("amqp://guest:guest@127.0.0.1:5672/%2f".into());
+/// The one of this address.
+async fn rabbitmq(url: &str, node: Option<Node>) -> Result<(Server, Upstream), End> {
     let rest = url
         .strip_prefix("amqp://")
         .expect("AMQP_URL begins with amqp://");
@@ -146,5 +150,5 @@ async fn rabbitmq() -> Result<(Server, Upstream), End> {
         return Err(End::NoService(reason));
     }
     let path = path.to_owned();
-    Ok((Server::RabbitMq { login, path }, upstream))
+    Ok((Server::RabbitMq { login, path, node }, upstream))
 }

@@ -11,8 +11,6 @@ mod postgres;
 mod rabbitmq;
 mod redis;
 #[cfg(feature = "sqs")]
-mod server;
-#[cfg(feature = "sqs")]
 mod sqs;
 pub(crate) mod table;
 mod traps;

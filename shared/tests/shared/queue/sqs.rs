@@ -1,14 +1,18 @@
 //! SQS's fixture: what `SQS_URL` names, or else moto, an emulation. Which one it was stands in the
 //! measurements.
 
+use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use shared::services::guard::{Guarded, Program};
+use tokio::net::TcpStream;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 use super::conformance::{self, Fixture};
 use super::failing;
-use super::server::{self, Server};
+use crate::server;
 use crate::support::{End, find};
 
 const ADVICE: &str = ".ci/run brokers installs it and runs this; or set SQS_URL=sqs+https://…";
@@ -29,7 +33,7 @@ struct Sqs {
 static TURNS: Semaphore = Semaphore::const_new(2);
 
 async fn start() -> Result<Box<dyn Fixture>, End> {
-    static MOTO: OnceCell<Server> = OnceCell::const_new();
+    static MOTO: OnceCell<Moto> = OnceCell::const_new();
     let turn = TURNS.acquire().await.unwrap();
     let named = std::env::var("SQS_URL").ok();
     let url = match named.filter(|url| !url.trim().is_empty()) {
@@ -37,8 +41,8 @@ async fn start() -> Result<Box<dyn Fixture>, End> {
         None => {
             // The Python that moto is installed for is beside it.
             let python = find("moto_server", ADVICE)?.with_file_name("python3");
-            let moto = MOTO.get_or_init(|| server::start(python, arguments));
-            let port = moto.await.port;
+            let start = || server::on_free_ports(|[port]| Moto::start(&python, port));
+            let port = MOTO.get_or_init(start).await.port;
             // The two settings keep clear of what moto does otherwise than SQS: see the backend's
             // `Address::parse`.
             format!(
@@ -47,6 +51,11 @@ async fn start() -> Result<Box<dyn Fixture>, End> {
         }
     };
     Ok(Box::new(Sqs { url, _turn: turn }))
+}
+
+struct Moto {
+    port: u16,
+    _process: Guarded,
 }
 
 /// moto, one request after the other. Its own program serves several at a time without a lock, and
@@ -59,8 +68,25 @@ app = DomainDispatcherApplication(create_backend_app)
 run_simple('127.0.0.1', int(sys.argv[1]), app, threaded=False)
 ";
 
-fn arguments(port: u16) -> Vec<String> {
-    vec!["-c".to_owned(), ONE_BY_ONE.to_owned(), port.to_string()]
+impl Moto {
+    async fn start(python: &Path, port: u16) -> Result<Self, String> {
+        let argument = port.to_string();
+        let argv = [
+            python.as_os_str(),
+            "-c".as_ref(),
+            ONE_BY_ONE.as_ref(),
+            argument.as_ref(),
+        ];
+        let answers = async || {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+                .await
+                .is_ok()
+        };
+        Ok(Self {
+            port,
+            _process: server::start(Program::new(argv), answers).await?,
+        })
+    }
 }
 
 #[async_trait]

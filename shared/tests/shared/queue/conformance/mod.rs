@@ -73,22 +73,19 @@ pub(crate) fn trials_with(broker: &'static str, start: Start, killable: Start) -
         (restart::TRIALS, killable),
         (waiting::TRIALS, start),
     ];
-    let trial = |(name, judge): &(&'static str, Judge), start: Start| {
-        let (name, judge) = (*name, *judge);
-        test(
-            &format!("queue::conformance::{broker}::{name}"),
-            move || async move {
+    let mut trials = Vec::new();
+    for (group, start) in all {
+        for &(name, judge) in group {
+            let full_name = format!("queue::conformance::{broker}::{name}");
+            trials.push(test(&full_name, move || async move {
                 let lab = Lab::open(broker, name, start().await?).await?;
                 let outcome = judge(&lab).await;
                 lab.close().await;
                 outcome
-            },
-        )
-    };
-    all.into_iter()
-        .flat_map(|(trials, start)| trials.iter().map(move |named| (named, start)))
-        .map(|(named, start)| trial(named, start))
-        .collect()
+            }));
+        }
+    }
+    trials
 }
 
 /// A list of trials from the names of their functions.

@@ -1,0 +1,61 @@
+//! Programs that serve on loopback ports.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::{Duration, Instant};
+
+use shared::services::guard::{Guarded, OnOrphaned, Output, Program};
+
+/// A start takes some seconds at most, and half a minute beside other work.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Starts a program, and waits until it answers. It ends with this process, however that happens.
+///
+/// # Errors
+/// What it printed, if it ended instead.
+///
+/// # Panics
+/// If it does neither.
+pub(crate) async fn start<A>(program: Program, answers: impl Fn() -> A) -> Result<Guarded, String>
+where
+    A: Future<Output = bool>,
+{
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let printed = || std::fs::read_to_string(log.path()).unwrap_or_default();
+    let output = Output::Append(log.path().to_owned());
+    let program = program.stdout(output.clone()).stderr(output);
+    let process = Guarded::spawn(program, OnOrphaned::KillGroup).unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while !answers().await {
+        if process.try_wait().is_some() {
+            return Err(printed());
+        }
+        assert!(Instant::now() < deadline, "no answer: {}", printed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(process)
+}
+
+/// Starts something on ports that are free, and on others if somebody takes one before it does.
+pub(crate) async fn on_free_ports<const N: usize, T, S>(start: impl Fn([u16; N]) -> S) -> T
+where
+    S: Future<Output = Result<T, String>>,
+{
+    loop {
+        match start(free_ports()).await {
+            Ok(started) => return started,
+            Err(printed) => assert_in_use(&printed),
+        }
+    }
+}
+
+fn free_ports<const N: usize>() -> [u16; N] {
+    // All at once, so that they differ.
+    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// Panics if it ended for another reason than that somebody has its port.
+pub(crate) fn assert_in_use(printed: &str) {
+    let says = |words| printed.contains(words);
+    assert!(says("in use") || says("eaddrinuse"), "it ended: {printed}");
+}
