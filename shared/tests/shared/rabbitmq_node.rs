@@ -81,10 +81,13 @@ impl Node {
         })
         .await;
         drop(self.running().take());
-        // Its ports are free when the last of the killed is gone.
-        while let Err(printed) = self.run().await {
-            server::assert_in_use(&printed);
-        }
+        // They are when the last of the killed is gone.
+        let ports = [self.amqp, self.distribution, self.epmd];
+        until("its ports are free", || {
+            ports.into_iter().all(server::is_free)
+        })
+        .await;
+        self.run().await.unwrap();
     }
 
     fn has_registered_its_queues(&self) -> bool {

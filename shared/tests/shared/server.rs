@@ -43,7 +43,7 @@ where
     loop {
         match start(free_ports()).await {
             Ok(started) => return started,
-            Err(printed) => assert_in_use(&printed),
+            Err(printed) => assert!(says_in_use(&printed), "it ended: {printed}"),
         }
     }
 }
@@ -54,8 +54,11 @@ fn free_ports<const N: usize>() -> [u16; N] {
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-/// Panics if it ended for another reason than that somebody has its port.
-pub(crate) fn assert_in_use(printed: &str) {
-    let says = |words| printed.contains(words);
-    assert!(says("in use") || says("eaddrinuse"), "it ended: {printed}");
+/// Whether nobody listens there.
+pub(crate) fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+fn says_in_use(printed: &str) -> bool {
+    printed.contains("in use") || printed.contains("eaddrinuse")
 }
