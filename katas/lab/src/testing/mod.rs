@@ -14,6 +14,7 @@ mod routes;
 mod sources;
 
 use std::{
+    cmp::Reverse,
     future::Future,
     process::ExitCode,
     sync::{Arc, OnceLock},
@@ -178,9 +179,15 @@ fn trials(bench: &Arc<Bench>) -> Vec<Trial> {
         }
     })];
     // What takes longest begins first. Who passes everything is judged to the end by every check;
-    // and the flaws of the late steps show in what never comes.
+    // and the flaws that late steps find show in what never comes.
+    let found_in = |variant: &Variant| {
+        let found = kata
+            .checks()
+            .filter(|(_, check)| variant.must_fail(check.name) == Some(true));
+        found.map(|(step, _)| step).max().unwrap_or(usize::MAX)
+    };
     let mut order: Vec<_> = kata.variants.iter().enumerate().rev().collect();
-    order.sort_by_key(|(_, variant)| matches!(variant.kind, Kind::Flawed(_)));
+    order.sort_by_key(|(_, variant)| Reverse(found_in(variant)));
     for (index, variant) in order {
         if variant.kind == Kind::Exercise {
             continue;
