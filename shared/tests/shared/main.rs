@@ -20,6 +20,7 @@ mod named;
 mod outbox;
 mod postgres;
 mod queue;
+mod rabbitmq;
 mod rabbitmq_node;
 mod redis;
 mod resilience;

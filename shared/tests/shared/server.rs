@@ -25,14 +25,18 @@ where
     let program = program.stdout(output.clone()).stderr(output);
     let process = Guarded::spawn(program, OnOrphaned::KillGroup).unwrap();
     let deadline = Instant::now() + LIMIT;
-    while !answers().await {
+    loop {
+        let answered = answers().await;
+        // Whoever answers now is a stranger who has its port.
         if process.try_wait().is_some() {
             return Err(printed());
+        }
+        if answered {
+            return Ok(process);
         }
         assert!(Instant::now() < deadline, "no answer: {}", printed());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(process)
 }
 
 /// Starts something on ports that are free, and on others if somebody takes one before it does.

@@ -2,12 +2,13 @@
 //!
 //! Another broker is a line in each `match` here.
 
-use shared::services::{Keyspace, Options, Postgres, Redis, RedisOptions, Schema, Upstream};
+use shared::services::{Keyspace, Options, Postgres, Redis, RedisOptions, Schema};
 use tempfile::TempDir;
 
 use super::proxy::Proxy;
 use super::scene::Fault;
 use crate::postgres::{folder, options};
+use crate::rabbitmq::Address;
 use crate::rabbitmq_node::Node;
 use crate::support::End;
 
@@ -41,14 +42,8 @@ enum Server {
     /// In the same server as the ledger, in a schema of its own.
     Postgres(Schema),
     Redis(Redis, Keyspace),
-    RabbitMq {
-        /// With the `@` behind it: `guest:guest@`.
-        login: String,
-        /// Its virtual host: `/%2f`.
-        path: String,
-        /// If it is ours to crash.
-        node: Option<Node>,
-    },
+    /// A node if it is ours to crash.
+    RabbitMq(Address, Option<Node>),
 }
 
 impl Broker {
@@ -74,14 +69,15 @@ impl Broker {
                 let keyspace = redis.fresh_keyspace().await?;
                 (Server::Redis(redis, keyspace), upstream)
             }
-            Kind::RabbitMq if fault == Fault::Restart => {
-                let node = Node::start().await?;
-                rabbitmq(&node.url(), Some(node)).await?
-            }
             Kind::RabbitMq => {
-                let url = std::env::var("AMQP_URL");
-                let usual = "amqp://guest:guest@127.0.0.1:5672/%2f";
-                rabbitmq(&url.unwrap_or(usual.to_owned()), None).await?
+                let (address, node) = if fault == Fault::Restart {
+                    let node = Node::start().await?;
+                    (Address::parse(&node.url()), Some(node))
+                } else {
+                    (Address::named().await?, None)
+                };
+                let upstream = address.upstream().clone();
+                (Server::RabbitMq(address, node), upstream)
             }
         };
         Ok(Self {
@@ -99,7 +95,7 @@ impl Broker {
         match &self.queue {
             Server::Postgres(schema) => schema.url(&through),
             Server::Redis(_, keyspace) => keyspace.url_through(&through),
-            Server::RabbitMq { login, path, .. } => format!("amqp://{login}{through}{path}"),
+            Server::RabbitMq(address, _) => address.url_through(&through),
         }
     }
 
@@ -119,7 +115,7 @@ impl Broker {
                 redis.kill().await?;
                 redis.restart().await?;
             }
-            Server::RabbitMq { node, .. } => {
+            Server::RabbitMq(_, node) => {
                 let node = node.as_ref().expect("the scene's fault asks for one");
                 node.crash_and_restart().await;
             }
@@ -131,24 +127,4 @@ impl Broker {
     pub(crate) fn cut(&self) -> usize {
         self.proxy.cut()
     }
-}
-
-/// The one of this address.
-async fn rabbitmq(url: &str, node: Option<Node>) -> Result<(Server, Upstream), End> {
-    let rest = url
-        .strip_prefix("amqp://")
-        .expect("AMQP_URL begins with amqp://");
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let (login, address) = match authority.rsplit_once('@') {
-        Some((login, address)) => (format!("{login}@"), address),
-        None => (String::new(), authority),
-    };
-    let (host, port) = address.rsplit_once(':').unwrap_or((address, "5672"));
-    let upstream = Upstream::Tcp(host.to_owned(), port.parse().unwrap());
-    if let Err(error) = tokio::net::TcpStream::connect(format!("{host}:{port}")).await {
-        let reason = format!("no RabbitMQ at {host}:{port} ({error}): start one, or set AMQP_URL");
-        return Err(End::NoService(reason));
-    }
-    let path = path.to_owned();
-    Ok((Server::RabbitMq { login, path, node }, upstream))
 }

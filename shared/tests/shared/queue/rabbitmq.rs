@@ -11,13 +11,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use shared::queue::{
     ConnectOptions, Consumer, ConsumerOptions, Delivery, KeyOrder, LeaseKind, Message, Nack,
-    QueueError, connect,
+    connect,
 };
+use shared::services::Upstream;
 use uuid::Uuid;
 
 use super::conformance::{self, Fixture};
 use super::nothing_lost;
 use super::traps::{self, Cut};
+use crate::rabbitmq::Address;
 use crate::rabbitmq_node::Node;
 use crate::support::{End, Outcome, test};
 
@@ -52,7 +54,7 @@ const LEASE: Duration = Duration::from_millis(400);
 
 /// The broker that `AMQP_URL` names, or the one of this machine.
 struct Named {
-    address: String,
+    address: Address,
     prefix: String,
 }
 
@@ -62,35 +64,17 @@ impl Named {
     }
 
     async fn find() -> Result<Self, End> {
-        let variable = std::env::var("AMQP_URL").ok();
-        let address = variable.filter(|address| !address.is_empty());
-        let address = address.unwrap_or_else(|| "amqp://guest:guest@127.0.0.1:5672".to_owned());
-        let named = Self {
-            address,
+        Ok(Self {
+            address: Address::named().await?,
             prefix: format!("kata-test-{:08x}.", rand::random::<u32>()),
-        };
-        match connect(&named.url(), &ConnectOptions::default()).await {
-            Ok(broker) => broker.close().await,
-            Err(error @ QueueError::Unavailable { .. }) => {
-                return Err(End::NoService(format!(
-                    "{error}\nStart RabbitMQ, or name one in AMQP_URL."
-                )));
-            }
-            Err(error) => panic!("{error}"),
-        }
-        Ok(named)
+        })
     }
 
-    /// The address through something else.
+    /// The address through something on this machine.
     fn through(&self, port: u16) -> String {
-        let url = self.url();
-        let (login, _) = url.rsplit_once('@').unwrap();
-        format!("{login}@127.0.0.1:{port}?{}", self.parameters())
-    }
-
-    fn upstream(&self) -> String {
-        let (_, rest) = self.address.rsplit_once('@').unwrap();
-        rest.split('/').next().unwrap().to_owned()
+        let upstream = Upstream::Tcp("127.0.0.1".to_owned(), port);
+        let url = self.address.url_through(&upstream);
+        format!("{url}?{}", self.parameters())
     }
 
     fn parameters(&self) -> String {
@@ -101,7 +85,7 @@ impl Named {
 #[async_trait]
 impl Fixture for Named {
     fn url(&self) -> String {
-        format!("{}?{}", self.address, self.parameters())
+        format!("{}?{}", self.address.url(), self.parameters())
     }
 
     fn lease(&self) -> Duration {
@@ -140,7 +124,7 @@ async fn a_consumer_subscribes_again_after_its_connection_was_cut() -> Outcome {
         .await
         .unwrap();
     let queue = direct.queue("cut", &["g"]).await.unwrap();
-    let cut = Cut::before(&named.upstream()).await;
+    let cut = Cut::before(&named.address.upstream().to_string()).await;
     let broker = connect(&named.through(cut.port()), &ConnectOptions::default())
         .await
         .unwrap();
@@ -248,7 +232,7 @@ async fn handle(consumer: &Arc<dyn Consumer>, message: &Message, seen: &mut Hash
 
 async fn a_broker_that_refuses_is_one_clear_error() -> Outcome {
     let named = Named::find().await?;
-    let wrong = format!("amqp://nobody:secret@{}", named.upstream());
+    let wrong = format!("amqp://nobody:secret@{}", named.address.upstream());
     let error = connect(&wrong, &ConnectOptions::default())
         .await
         .err()
