@@ -116,6 +116,11 @@ pub enum Stop {
 pub type Judged<T = ()> = Result<T, Box<Stop>>;
 
 impl Stop {
+    /// Whether a promise was broken.
+    pub fn is_failed(&self) -> bool {
+        matches!(self, Self::Failed { .. })
+    }
+
     /// Ends a check because it could not do its own work.
     pub fn inconclusive<T>(reason: impl fmt::Display) -> Judged<T> {
         Err(Box::new(Stop::Inconclusive(reason.to_string())))

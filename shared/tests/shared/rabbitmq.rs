@@ -1,4 +1,5 @@
-//! The RabbitMQ that others use as well: never paused or restarted. One to crash is in `rabbitmq_node`.
+//! Where RabbitMQ is. The one found here is others' as well, and never paused or restarted; one to
+//! crash is in `rabbitmq_node`.
 
 use shared::queue::{ConnectOptions, QueueError, connect};
 use shared::services::Upstream;
@@ -35,7 +36,8 @@ impl Address {
     }
 
     pub(crate) fn parse(url: &str) -> Self {
-        Self::parts(url).unwrap_or_else(|| panic!("{url} is no amqp://login@host:port/vhost"))
+        // Not repeated, since a password may be in it.
+        Self::parts(url).expect("AMQP_URL is amqp://login@host:port/vhost")
     }
 
     fn parts(url: &str) -> Option<Self> {

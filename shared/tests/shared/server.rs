@@ -27,7 +27,7 @@ where
     let deadline = Instant::now() + LIMIT;
     loop {
         let answered = answers().await;
-        // Whoever answers now is a stranger who has its port.
+        // If somebody answers nevertheless, it is a stranger who has its port.
         if process.try_wait().is_some() {
             return Err(printed());
         }

@@ -7,8 +7,7 @@ use std::{
 
 use http::StatusCode;
 use kata_lab::{
-    CrashPoint, FakePoint, Instance, Judged, Lab, Pending, Promise, Reply, Stop,
-    at_every_crash_point,
+    CrashPoint, FakePoint, Instance, Judged, Lab, Pending, Promise, Reply, at_every_crash_point,
     fakes::{Caught, Trap},
 };
 
@@ -200,21 +199,19 @@ where
         stage.close().await;
         played
     };
-    let is_broken = |judged: &Judged<_>| {
-        let stop = judged.as_ref().err();
-        stop.is_some_and(|stop| matches!(**stop, Stop::Failed { .. }))
-    };
+    let is_broken = |judged: &Judged<_>| judged.as_ref().is_err_and(|stop| stop.is_failed());
     let (judged, succeeded) = match tokio::time::timeout(USUALLY, whole.as_mut()).await {
         Ok(judged) if is_broken(&judged) => (judged, succeeded.await),
         Ok(judged) => return judged,
         // It may well be broken in the end, and that question takes long.
         Err(_) => futures::join!(whole, succeeded),
     };
-    let has_successor = matches!(succeeded, Ok(None)) || is_broken(&succeeded);
-    if is_broken(&judged) && !has_successor {
-        succeeded
-    } else {
-        judged
+    match succeeded {
+        // What was broken even before there could be a successor is broken without one.
+        Ok(None) => judged,
+        Err(stop) if stop.is_failed() => judged,
+        kept_or_unclear if is_broken(&judged) => kept_or_unclear,
+        _ => judged,
     }
 }
 

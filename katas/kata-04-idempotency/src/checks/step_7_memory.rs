@@ -112,10 +112,7 @@ async fn survives_silence(lab: &Lab, hasty: &Instance) -> Judged<bool> {
     let began = Instant::now();
     let mut first = payment.request(hasty).actor("first try").spawn();
     let held = match caught_from(&trap, &mut first, &promise).await {
-        Err(stop)
-            if matches!(*stop, Stop::Failed { .. })
-                && began.elapsed() >= lab.millis("PROVIDER_TIMEOUT_MS") =>
-        {
+        Err(stop) if stop.is_failed() && began.elapsed() >= lab.millis("PROVIDER_TIMEOUT_MS") => {
             return Ok(false);
         }
         caught => caught?,

@@ -295,13 +295,11 @@ pub(super) async fn within_a_lease(lab: &Lab, body: impl Future<Output = Judged>
     let began = Instant::now();
     let lease = lab.millis("KEY_LEASE_MS");
     match body.await {
-        Err(stop) if matches!(*stop, Stop::Failed { .. }) && began.elapsed() >= lease => {
-            Stop::inconclusive(format!(
-                "this took {:.1} s and the lease is {:.1} s, so another call may have been right",
-                began.elapsed().as_secs_f64(),
-                lease.as_secs_f64(),
-            ))
-        }
+        Err(stop) if stop.is_failed() && began.elapsed() >= lease => Stop::inconclusive(format!(
+            "this took {:.1} s and the lease is {:.1} s, so another call may have been right",
+            began.elapsed().as_secs_f64(),
+            lease.as_secs_f64(),
+        )),
         other => other,
     }
 }
