@@ -17,6 +17,7 @@ use super::postgres_server::{self, Follows, Start};
 use super::private::Private;
 use super::programs::PostgresPrograms;
 use super::schema::Leases;
+use super::template::DATABASE;
 use super::{ServiceError, Upstream};
 
 pub(super) const VARIABLE: &str = "DATABASE_URL";
@@ -131,7 +132,7 @@ impl Postgres {
         Ok(Self {
             inner: Arc::new(Inner {
                 leases: Leases::none(),
-                database: "postgres".to_owned(),
+                database: DATABASE.to_owned(),
                 next: AtomicU64::new(0),
                 version: version.map_err(ServiceError::Sql)?.unwrap_or_default(),
                 origin: Origin::Private {

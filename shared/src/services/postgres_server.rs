@@ -7,7 +7,7 @@ use super::ServiceError;
 use super::folder::ServicesFolder;
 use super::private::{Launch, Private};
 use super::programs::PostgresPrograms;
-use super::template::{SUPERUSER, Template, append};
+use super::template::{DATABASE, SUPERUSER, Template, append};
 
 /// Part of the socket's file name; nothing listens on this port unless asked to.
 const SOCKET_PORT: u16 = 5432;
@@ -75,7 +75,7 @@ pub(super) fn start(
     let options = PgConnectOptions::new_without_pgpass()
         .username(SUPERUSER)
         .password(&password)
-        .database("postgres")
+        .database(DATABASE)
         .ssl_mode(PgSslMode::Disable);
     let options = match port {
         Some(port) => options.host("127.0.0.1").port(port),

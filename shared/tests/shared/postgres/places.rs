@@ -168,12 +168,16 @@ async fn a_full_disk_is_one_clear_error() -> Outcome {
         mount.stderr(Stdio::null());
         mount.status().is_ok_and(|status| status.success())
     };
-    // Too small for `initdb`, then enough for that and not for a copy.
-    for size in ["8m", "40m"] {
+    // Too small for `initdb`; then that is done, and what is left is too small for a copy.
+    for (size, taken_bytes) in [("8m", 0), ("40m", 20 << 20)] {
         if !mount(size) {
             return Err(End::Skip("a file system cannot be mounted here".into()));
         }
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        if taken_bytes > 0 {
+            drop(start(&folder).await?);
+            std::fs::write(folder.path().join("taken"), vec![0; taken_bytes]).unwrap();
+        }
         let result = Postgres::find_or_start(&options(&folder)).await;
         let left = instances(&folder.path().join("services"));
         let umount = std::process::Command::new("umount")

@@ -12,6 +12,7 @@ use crate::support::{End, Outcome, instances, processes_in, tests, until};
 tests![
     a_private_server_says_what_it_is_and_how_long_it_took,
     only_the_first_start_runs_initdb,
+    a_private_server_has_one_database,
     roles_of_different_checks_share_nothing,
     a_dropped_schema_leaves_no_role_and_no_session,
     a_server_on_a_port_is_at_the_address_that_it_says,
@@ -46,6 +47,19 @@ async fn only_the_first_start_runs_initdb() -> Outcome {
         found.push(query(&postgres.admin_options(), identifier).await.unwrap());
     }
     assert_eq!(found[0], found[1], "two calls of initdb");
+    Ok(())
+}
+
+/// The other two are most of the files that each start would copy.
+async fn a_private_server_has_one_database() -> Outcome {
+    let folder = folder();
+    let postgres = start(&folder).await?;
+    let found = query(
+        &postgres.admin_options(),
+        "select count(*) from pg_database",
+    )
+    .await;
+    assert_eq!(found.unwrap(), 1);
     Ok(())
 }
 
