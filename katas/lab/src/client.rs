@@ -154,7 +154,6 @@ impl Request {
             &self.actor,
             format!("{} {}{}", self.method, self.path, shown.unwrap_or_default()),
         );
-        self.instance.routes().note(&self.method, &self.path);
         let request = http()
             .request(self.method, format!("{}{}", self.instance.url(), self.path))
             .headers(self.headers)

@@ -15,7 +15,6 @@ use crate::{
     history::History,
     implementation::{Implementation, Output, Process, StartError, Threads},
     proxy::Front,
-    routes::Routes,
     verdict::{Judged, Promise, Stop},
 };
 
@@ -35,7 +34,6 @@ pub(crate) struct Setting {
     pub(crate) history: History,
     pub(crate) start_timeout: Duration,
     pub(crate) output: Output,
-    pub(crate) routes: Routes,
 }
 
 /// A running (or crashed) instance. Cloning gives another handle to it.
@@ -114,10 +112,6 @@ impl Instance {
 
     pub(crate) fn history(&self) -> &History {
         &self.0.setting.history
-    }
-
-    pub(crate) fn routes(&self) -> &Routes {
-        &self.0.setting.routes
     }
 
     /// The last lines that it wrote.

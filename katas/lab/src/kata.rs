@@ -212,10 +212,10 @@ pub struct Variant {
     pub title: &'static str,
     /// What it is for.
     pub kind: Kind,
+    /// The steps in which an alternative goes its own way; empty for all.
+    pub steps: &'static [usize],
     /// Starts it.
     pub app: AppFn,
-    /// The routes at which it is not the reference's own code; `None` for all.
-    pub only_at: Option<&'static [&'static str]>,
 }
 
 impl std::fmt::Debug for Variant {
@@ -235,17 +235,15 @@ impl Variant {
             id,
             title,
             kind,
+            steps: &[],
             app: Arc::new(move |env| Box::pin(app(env))),
-            only_at: None,
         }
     }
 
-    /// The same variant, which is the reference's own code but for these routes, each a method and
-    /// the first part of a path: `POST /payments`. The matrix judges it by all checks nevertheless;
-    /// a test run, which has to be short, by those that ask for one of them.
+    /// The same alternative, which is the reference's own code but for these steps, from 1.
     #[must_use]
-    pub fn only_at(mut self, routes: &'static [&'static str]) -> Self {
-        self.only_at = Some(routes);
+    pub fn in_steps(mut self, steps: &'static [usize]) -> Self {
+        self.steps = steps;
         self
     }
 
@@ -349,6 +347,14 @@ impl Kata {
         for (index, variant) in self.variants.iter().enumerate() {
             if self.variants[..index].iter().any(|v| v.id == variant.id) {
                 mistakes.push(format!("two variants are named {}", variant.id));
+            }
+            for step in variant.steps {
+                if variant.kind != Kind::Alternative || !(1..=self.steps.len()).contains(step) {
+                    mistakes.push(format!(
+                        "{} cannot go its own way in step {step}: it is no alternative, or there is no such step",
+                        variant.id
+                    ));
+                }
             }
             if let Kind::Flawed(fails) = variant.kind {
                 if fails.is_empty() {

@@ -23,7 +23,6 @@ use crate::{
     kata::Given,
     place::Place,
     replica::{Lease, Replica},
-    routes::Routes,
     verdict::{Judged, Promise, Stop},
 };
 
@@ -57,7 +56,6 @@ pub(crate) struct Plan {
     pub(crate) check: String,
     pub(crate) seed: u64,
     pub(crate) start_timeout: Duration,
-    pub(crate) routes: Routes,
 }
 
 impl Lab {
@@ -219,7 +217,6 @@ impl Lab {
             history: self.0.history.clone(),
             start_timeout: self.0.plan.start_timeout,
             output: output.clone(),
-            routes: self.0.plan.routes.clone(),
         })
         .await;
         if let Ok(instance) = &started {

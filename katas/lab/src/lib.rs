@@ -22,7 +22,6 @@ mod place;
 pub mod proxy;
 mod replica;
 pub mod report;
-mod routes;
 mod runner;
 pub mod serializability;
 pub mod testing;

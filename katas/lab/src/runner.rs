@@ -1,7 +1,6 @@
 //! Running checks: many labs side by side, a verdict for each.
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +16,6 @@ use crate::{
     limits::Limits,
     place::Place,
     replica::Lease,
-    routes::Routes,
     verdict::{Finding, Judged, Stop, Verdict},
 };
 
@@ -46,8 +44,6 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// How long it took.
     pub took: Duration,
-    /// The routes that it asked for, as [`Variant::only_at`](crate::Variant::only_at) names them.
-    pub routes: BTreeSet<String>,
 }
 
 impl Session {
@@ -147,7 +143,6 @@ impl Session {
             check: purpose.to_owned(),
             seed: self.seed,
             start_timeout: self.start_timeout,
-            routes: Routes::default(),
         }
     }
 
@@ -201,14 +196,12 @@ impl Session {
         let _turn = turn.comes(implementation).await;
         let began = Instant::now();
         let plan = self.plan(implementation, check.name);
-        let routes = plan.routes.clone();
         let verdict = self.verdict(plan, &check, lease).await;
         Outcome {
             step,
             check,
             verdict,
             took: began.elapsed(),
-            routes: routes.all(),
         }
     }
 

@@ -59,65 +59,49 @@ pub fn all() -> Vec<Variant> {
     all
 }
 
-// The routes of each decision of the protocol; a path begins with the style in which stock is kept.
-const STOCK: &[&str] = &[
-    "GET /naive",
-    "PUT /naive",
-    "POST /naive",
-    "GET /lock",
-    "PUT /lock",
-    "POST /lock",
-    "GET /worker",
-    "PUT /worker",
-    "POST /worker",
-];
-const JOBS: &[&str] = &["GET /jobs", "POST /jobs"];
-const FETCHES: &[&str] = &["POST /fetches"];
-const DIGESTS: &[&str] = &["POST /digests"];
-
 #[rustfmt::skip] // One line each reads as the table that it is.
 fn alternatives() -> Vec<Variant> {
     vec![
-        Variant::new("alternative-compare-and-swap", "compare and swap", Alternative, alternative_compare_and_swap::app).only_at(STOCK),
-        Variant::new("alternative-looks-early", "looks early", Alternative, alternative_looks_early::app).only_at(STOCK),
-        Variant::new("alternative-mutex-worker", "mutex worker", Alternative, alternative_mutex_worker::app).only_at(STOCK),
-        Variant::new("alternative-finishes-what-it-began", "finishes what it began", Alternative, alternative_finishes_what_it_began::app).only_at(FETCHES),
-        Variant::new("alternative-block-in-place", "block in place", Alternative, alternative_block_in_place::app).only_at(DIGESTS),
+        Variant::new("alternative-compare-and-swap", "compare and swap", Alternative, alternative_compare_and_swap::app).in_steps(&[1, 2, 3]),
+        Variant::new("alternative-looks-early", "looks early", Alternative, alternative_looks_early::app).in_steps(&[1, 2, 3]),
+        Variant::new("alternative-mutex-worker", "mutex worker", Alternative, alternative_mutex_worker::app).in_steps(&[1, 2, 3]),
+        Variant::new("alternative-finishes-what-it-began", "finishes what it began", Alternative, alternative_finishes_what_it_began::app).in_steps(&[5]),
+        Variant::new("alternative-block-in-place", "block in place", Alternative, alternative_block_in_place::app).in_steps(&[6]),
     ]
 }
 
 #[rustfmt::skip] // The same.
 fn flawed() -> Vec<Variant> {
     vec![
-        Variant::new("quantity-clamped", "quantity clamped", Flawed(&["rejects_wrong_input"]), quantity_clamped::app).only_at(STOCK),
-        Variant::new("put-adds", "put adds", Flawed(&["reads_back_the_stock"]), put_adds::app).only_at(STOCK),
-        Variant::new("naive-locked", "naive locked", Flawed(&["oversells_without_a_lock"]), naive_locked::app).only_at(STOCK),
-        Variant::new("naive-decrements", "naive decrements", Flawed(&["oversells_without_a_lock"]), naive_decrements::app).only_at(STOCK),
-        Variant::new("check-then-act", "check then act", Flawed(&["lock_never_oversells"]), check_then_act::app).only_at(STOCK),
-        Variant::new("lock-across-await", "lock across await", Flawed(&["lock_is_free_while_asking"]), lock_across_await::app).only_at(STOCK),
-        Variant::new("approval-ignored", "approval ignored", Flawed(&["lock_sells_nothing_unapproved", "worker_sells_nothing_unapproved"]), approval_ignored::app).only_at(STOCK),
-        Variant::new("worker-sets-what-was-read", "worker sets what was read", Flawed(&["worker_never_oversells"]), worker_sets_what_was_read::app).only_at(STOCK),
-        Variant::new("owner-asks", "owner asks", Flawed(&["worker_is_free_while_asking"]), owner_asks::app).only_at(STOCK),
+        Variant::new("quantity-clamped", "quantity clamped", Flawed(&["rejects_wrong_input"]), quantity_clamped::app),
+        Variant::new("put-adds", "put adds", Flawed(&["reads_back_the_stock"]), put_adds::app),
+        Variant::new("naive-locked", "naive locked", Flawed(&["oversells_without_a_lock"]), naive_locked::app),
+        Variant::new("naive-decrements", "naive decrements", Flawed(&["oversells_without_a_lock"]), naive_decrements::app),
+        Variant::new("check-then-act", "check then act", Flawed(&["lock_never_oversells"]), check_then_act::app),
+        Variant::new("lock-across-await", "lock across await", Flawed(&["lock_is_free_while_asking"]), lock_across_await::app),
+        Variant::new("approval-ignored", "approval ignored", Flawed(&["lock_sells_nothing_unapproved", "worker_sells_nothing_unapproved"]), approval_ignored::app),
+        Variant::new("worker-sets-what-was-read", "worker sets what was read", Flawed(&["worker_never_oversells"]), worker_sets_what_was_read::app),
+        Variant::new("owner-asks", "owner asks", Flawed(&["worker_is_free_while_asking"]), owner_asks::app),
         // What waits for an owner that never comes back is dropped, too.
-        Variant::new("worker-dies", "worker dies", Flawed(&["worker_comes_back_with_its_stock", "worker_drops_no_request"]), worker_dies::app).only_at(STOCK),
-        Variant::new("stock-lost", "stock lost", Flawed(&["worker_comes_back_with_its_stock"]), stock_lost::app).only_at(STOCK),
-        Variant::new("worker-drops-requests", "worker drops requests", Flawed(&["worker_drops_no_request"]), worker_drops_requests::app).only_at(STOCK),
+        Variant::new("worker-dies", "worker dies", Flawed(&["worker_comes_back_with_its_stock", "worker_drops_no_request"]), worker_dies::app),
+        Variant::new("stock-lost", "stock lost", Flawed(&["worker_comes_back_with_its_stock"]), stock_lost::app),
+        Variant::new("worker-drops-requests", "worker drops requests", Flawed(&["worker_drops_no_request"]), worker_drops_requests::app),
         // A queue without a bound is never full, and so never refuses.
-        Variant::new("unbounded-queue", "unbounded queue", Flawed(&["bounds_the_queue", "refuses_at_once_when_full"]), unbounded_queue::app).only_at(JOBS),
-        Variant::new("waits-when-full", "waits when full", Flawed(&["refuses_at_once_when_full"]), waits_when_full::app).only_at(JOBS),
-        Variant::new("workers-without-limit", "workers without limit", Flawed(&["limits_its_workers"]), workers_without_limit::app).only_at(JOBS),
-        Variant::new("worker-ends-on-failure", "worker ends on failure", Flawed(&["does_what_it_accepted"]), worker_ends_on_failure::app).only_at(JOBS),
-        Variant::new("job-tried-again", "job tried again", Flawed(&["does_what_it_accepted"]), job_tried_again::app).only_at(JOBS),
-        Variant::new("failure-not-counted", "failure not counted", Flawed(&["counts_its_jobs"]), failure_not_counted::app).only_at(JOBS),
+        Variant::new("unbounded-queue", "unbounded queue", Flawed(&["bounds_the_queue", "refuses_at_once_when_full"]), unbounded_queue::app),
+        Variant::new("waits-when-full", "waits when full", Flawed(&["refuses_at_once_when_full"]), waits_when_full::app),
+        Variant::new("workers-without-limit", "workers without limit", Flawed(&["limits_its_workers"]), workers_without_limit::app),
+        Variant::new("worker-ends-on-failure", "worker ends on failure", Flawed(&["does_what_it_accepted"]), worker_ends_on_failure::app),
+        Variant::new("job-tried-again", "job tried again", Flawed(&["does_what_it_accepted"]), job_tried_again::app),
+        Variant::new("failure-not-counted", "failure not counted", Flawed(&["counts_its_jobs"]), failure_not_counted::app),
         // Where there are no permits, none can come back.
-        Variant::new("no-semaphore", "no semaphore", Flawed(&["limits_its_calls", "gets_every_permit_back"]), no_semaphore::app).only_at(FETCHES),
-        Variant::new("permit-leaked", "permit leaked", Flawed(&["gets_every_permit_back"]), permit_leaked::app).only_at(FETCHES),
-        Variant::new("permit-lost-on-failure", "permit lost on failure", Flawed(&["gets_every_permit_back"]), permit_lost_on_failure::app).only_at(FETCHES),
-        Variant::new("failure-swallowed", "failure swallowed", Flawed(&["passes_a_failure_on"]), failure_swallowed::app).only_at(FETCHES),
-        Variant::new("hashes-the-hex", "hashes the hex", Flawed(&["computes_the_right_digest"]), hashes_the_hex::app).only_at(DIGESTS),
+        Variant::new("no-semaphore", "no semaphore", Flawed(&["limits_its_calls", "gets_every_permit_back"]), no_semaphore::app),
+        Variant::new("permit-leaked", "permit leaked", Flawed(&["gets_every_permit_back"]), permit_leaked::app),
+        Variant::new("permit-lost-on-failure", "permit lost on failure", Flawed(&["gets_every_permit_back"]), permit_lost_on_failure::app),
+        Variant::new("failure-swallowed", "failure swallowed", Flawed(&["passes_a_failure_on"]), failure_swallowed::app),
+        Variant::new("hashes-the-hex", "hashes the hex", Flawed(&["computes_the_right_digest"]), hashes_the_hex::app),
         // With the runtime's threads waiting for each other, nothing is parallel either.
-        Variant::new("blocks-the-runtime", "blocks the runtime", Flawed(&["answers_while_it_computes", "computes_in_parallel"]), blocks_the_runtime::app).only_at(DIGESTS),
-        Variant::new("one-digest-at-a-time", "one digest at a time", Flawed(&["computes_in_parallel"]), one_digest_at_a_time::app).only_at(DIGESTS),
-        Variant::new("takes-turns", "takes turns", Flawed(&["computes_in_parallel"]), takes_turns::app).only_at(DIGESTS),
+        Variant::new("blocks-the-runtime", "blocks the runtime", Flawed(&["answers_while_it_computes", "computes_in_parallel"]), blocks_the_runtime::app),
+        Variant::new("one-digest-at-a-time", "one digest at a time", Flawed(&["computes_in_parallel"]), one_digest_at_a_time::app),
+        Variant::new("takes-turns", "takes turns", Flawed(&["computes_in_parallel"]), takes_turns::app),
     ]
 }

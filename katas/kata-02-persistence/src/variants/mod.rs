@@ -81,32 +81,14 @@ pub fn all() -> Vec<Variant> {
 #[rustfmt::skip] // One line each reads as the table that it is.
 fn alternatives() -> Vec<Variant> {
     vec![
-        Variant::new("alternative-serializable", "serializable everywhere", Alternative, alternative_serializable::app).only_at(MONEY_AND_INCREMENTS),
-        Variant::new("alternative-pessimistic", "pessimistic everywhere", Alternative, alternative_pessimistic::app).only_at(PROFILES_AND_SHIFTS),
-        Variant::new("alternative-one-statement", "one statement", Alternative, alternative_one_statement::app).only_at(TRANSFERS),
-        Variant::new("alternative-unknown-without-primary", "null without the primary", Alternative, alternative_unknown_without_primary::app).only_at(READS),
-        Variant::new("alternative-primary-stands-in", "the primary stands in", Alternative, alternative_primary_stands_in::app).only_at(READS),
-        Variant::new("alternative-asks-to-wait", "asks to wait", Alternative, alternative_asks_to_wait::app).only_at(MONEY),
+        Variant::new("alternative-serializable", "serializable everywhere", Alternative, alternative_serializable::app).in_steps(&[2, 3, 4, 5]),
+        Variant::new("alternative-pessimistic", "pessimistic everywhere", Alternative, alternative_pessimistic::app).in_steps(&[5, 6]),
+        Variant::new("alternative-one-statement", "one statement", Alternative, alternative_one_statement::app).in_steps(&[2, 3]),
+        Variant::new("alternative-unknown-without-primary", "null without the primary", Alternative, alternative_unknown_without_primary::app).in_steps(&[7]),
+        Variant::new("alternative-primary-stands-in", "the primary stands in", Alternative, alternative_primary_stands_in::app).in_steps(&[7]),
+        Variant::new("alternative-asks-to-wait", "asks to wait", Alternative, alternative_asks_to_wait::app).in_steps(&[2, 3, 4]),
     ]
 }
-
-// The routes of each decision of the protocol.
-const UNSAFE_TRANSFERS: &[&str] = &["POST /unsafe"];
-const TRANSFERS: &[&str] = &["POST /transfers"];
-const PAYMENTS: &[&str] = &["POST /payments"];
-const PAYMENT: &[&str] = &["GET /payments"];
-const MONEY: &[&str] = &["POST /transfers", "POST /payments"];
-const MONEY_AND_INCREMENTS: &[&str] = &["POST /transfers", "POST /payments", "POST /profiles"];
-const PROFILES: &[&str] = &["PUT /profiles"];
-const INCREMENTS: &[&str] = &["POST /profiles"];
-const SHIFTS: &[&str] = &["GET /shifts", "PUT /shifts", "POST /shifts"];
-const PROFILES_AND_SHIFTS: &[&str] = &[
-    "PUT /profiles",
-    "GET /shifts",
-    "PUT /shifts",
-    "POST /shifts",
-];
-const READS: &[&str] = &["GET /accounts"];
 
 fn flawed() -> Vec<Variant> {
     vec![
@@ -121,36 +103,31 @@ fn flawed() -> Vec<Variant> {
             "input believed",
             Flawed(&["rejects_wrong_input"]),
             input_believed::app,
-        )
-        .only_at(TRANSFERS),
+        ),
         Variant::new(
             "unsafe-made-safe",
             "unsafe made safe",
             Flawed(&["shows_the_loss_of_a_crash", "shows_a_lost_update"]),
             unsafe_made_safe::app,
-        )
-        .only_at(UNSAFE_TRANSFERS),
+        ),
         Variant::new(
             "unsafe-writes-together",
             "unsafe writes together",
             Flawed(&["shows_the_loss_of_a_crash"]),
             unsafe_writes_together::app,
-        )
-        .only_at(UNSAFE_TRANSFERS),
+        ),
         Variant::new(
             "unsafe-relative",
             "unsafe, but relative",
             Flawed(&["shows_a_lost_update"]),
             unsafe_relative::app,
-        )
-        .only_at(UNSAFE_TRANSFERS),
+        ),
         Variant::new(
             "credit-into-the-void",
             "credit into the void",
             Flawed(&["moves_money"]),
             credit_into_the_void::app,
-        )
-        .only_at(TRANSFERS),
+        ),
         Variant::new(
             "transfer-without-memory",
             "transfer without memory",
@@ -161,22 +138,19 @@ fn flawed() -> Vec<Variant> {
                 "moves_it_once_under_concurrency",
             ]),
             transfer_without_memory::app,
-        )
-        .only_at(TRANSFERS),
+        ),
         Variant::new(
             "refusal-remembered",
             "refusal remembered",
             Flawed(&["forgets_a_refusal"]),
             refusal_remembered::app,
-        )
-        .only_at(TRANSFERS),
+        ),
         Variant::new(
             "two-transactions",
             "two transactions",
             Flawed(&["keeps_the_total_in_every_crash"]),
             two_transactions::app,
-        )
-        .only_at(TRANSFERS),
+        ),
         Variant::new(
             "read-compute-write",
             "read, compute, write",
@@ -187,16 +161,14 @@ fn flawed() -> Vec<Variant> {
                 "survives_two_hundred_transfers",
             ]),
             read_compute_write::app,
-        )
-        .only_at(TRANSFERS),
+        ),
         Variant::new(
             "snapshot-in-a-statement",
             "snapshot in a statement",
             // It has one point to be held at, before it begins, where it has seen nothing yet.
             Flawed(&["loses_no_update", "survives_two_hundred_transfers"]),
             snapshot_in_a_statement::app,
-        )
-        .only_at(TRANSFERS),
+        ),
         Variant::new(
             "lock-in-memory",
             "lock in memory",
@@ -207,51 +179,44 @@ fn flawed() -> Vec<Variant> {
                 "survives_two_hundred_transfers",
             ]),
             lock_in_memory::app,
-        )
-        .only_at(TRANSFERS),
+        ),
         Variant::new(
             "checked-before-the-lock",
             "checked before the lock",
             Flawed(&["never_overdraws"]),
             checked_before_the_lock::app,
-        )
-        .only_at(TRANSFERS),
+        ),
         Variant::new(
             "locks-in-arrival-order",
             "locks in arrival order",
             // Two hundred in both directions meet in the middle as well.
             Flawed(&["hides_deadlocks", "survives_two_hundred_transfers"]),
             locks_in_arrival_order::app,
-        )
-        .only_at(MONEY),
+        ),
         Variant::new(
             "transfer-looked-up-first",
             "transfer looked up first",
             Flawed(&["moves_it_once_under_concurrency"]),
             transfer_looked_up_first::app,
-        )
-        .only_at(TRANSFERS),
+        ),
         Variant::new(
             "two-connections",
             "two connections",
             Flawed(&["survives_two_hundred_transfers"]),
             two_connections::app,
-        )
-        .only_at(TRANSFERS),
+        ),
         Variant::new(
             "check-then-insert",
             "check, then insert",
             Flawed(&["pays_once_under_concurrency", "refuses_other_content"]),
             check_then_insert::app,
-        )
-        .only_at(PAYMENTS),
+        ),
         Variant::new(
             "content-not-compared",
             "content not compared",
             Flawed(&["refuses_other_content"]),
             content_not_compared::app,
-        )
-        .only_at(PAYMENTS),
+        ),
         Variant::new(
             "duplicate-refused",
             "duplicate refused",
@@ -263,15 +228,13 @@ fn flawed() -> Vec<Variant> {
                 "pays_once_when_connections_break",
             ]),
             duplicate_refused::app,
-        )
-        .only_at(PAYMENTS),
+        ),
         Variant::new(
             "refused-payment-remembered",
             "refused payment remembered",
             Flawed(&["forgets_a_refused_payment"]),
             refused_payment_remembered::app,
-        )
-        .only_at(PAYMENTS),
+        ),
         Variant::new(
             "debit-apart",
             "debit apart",
@@ -281,78 +244,67 @@ fn flawed() -> Vec<Variant> {
                 "pays_once_when_connections_break",
             ]),
             debit_apart::app,
-        )
-        .only_at(PAYMENTS),
+        ),
         Variant::new(
             "retry-resends",
             "retry that sends again",
             Flawed(&["pays_once_when_connections_break"]),
             retry_resends::app,
-        )
-        .only_at(PAYMENTS),
+        ),
         Variant::new(
             "weak-tag-accepted",
             "weak tag accepted",
             Flawed(&["guards_profiles_with_etags"]),
             weak_tag_accepted::app,
-        )
-        .only_at(PROFILES),
+        ),
         Variant::new(
             "if-match-in-the-application",
             "If-Match in the application",
             Flawed(&["refuses_one_of_two_writers"]),
             if_match_in_the_application::app,
-        )
-        .only_at(PROFILES),
+        ),
         Variant::new(
             "increment-keeps-the-tag",
             "increment keeps the tag",
             Flawed(&["increments_change_the_etag"]),
             increment_keeps_the_tag::app,
-        )
-        .only_at(INCREMENTS),
+        ),
         Variant::new(
             "increment-without-a-lock",
             "increment without a lock",
             Flawed(&["increments_count_every_time"]),
             increment_without_a_lock::app,
-        )
-        .only_at(INCREMENTS),
+        ),
         Variant::new(
             "increment-gives-up",
             "increment gives up",
             Flawed(&["increments_refuse_nobody"]),
             increment_gives_up::app,
-        )
-        .only_at(INCREMENTS),
+        ),
         Variant::new(
             "rota-ignores-case",
             "rota ignores case",
             Flawed(&["keeps_the_rota"]),
             rota_ignores_case::app,
-        )
-        .only_at(SHIFTS),
+        ),
         Variant::new(
             "shifts-read-committed",
             "shifts read committed",
             Flawed(&["keeps_one_doctor_on_call"]),
             shifts_read_committed::app,
-        )
-        .only_at(SHIFTS),
+        ),
         Variant::new(
             "shifts-repeatable-read",
             "shifts repeatable read",
             Flawed(&["keeps_one_doctor_on_call"]),
             shifts_repeatable_read::app,
-        )
-        .only_at(SHIFTS),
+        ),
         Variant::new(
             "serialization-failure-shown",
             "serialization failure shown",
             Flawed(&["hides_serialization_failures"]),
             serialization_failure_shown::app,
-        )
-        .only_at(SHIFTS),
+        ),
         Variant::new(
             "strong-from-replica",
             "strong reads from the replica",
@@ -362,8 +314,7 @@ fn flawed() -> Vec<Variant> {
                 "strong_survives_the_replica",
             ]),
             strong_from_replica::app,
-        )
-        .only_at(READS),
+        ),
         Variant::new(
             "staleness-always-zero",
             "staleness always 0",
@@ -373,57 +324,49 @@ fn flawed() -> Vec<Variant> {
                 "eventual_survives_the_primary",
             ]),
             staleness_always_zero::app,
-        )
-        .only_at(READS),
+        ),
         Variant::new(
             "staleness-by-clock",
             "staleness by the replica's clock",
             Flawed(&["is_zero_again_when_nothing_is_written"]),
             staleness_by_clock::app,
-        )
-        .only_at(READS),
+        ),
         Variant::new(
             "staleness-by-receipt",
             "staleness by what was received",
             Flawed(&["is_not_fooled_by_a_replica_that_is_cut_off"]),
             staleness_by_receipt::app,
-        )
-        .only_at(READS),
+        ),
         Variant::new(
             "eventual-needs-primary",
             "eventual reads need the primary",
             Flawed(&["eventual_survives_the_primary"]),
             eventual_needs_primary::app,
-        )
-        .only_at(READS),
+        ),
         Variant::new(
             "eventual-asks-primary-for-missing",
             "what is missing comes from the primary",
             Flawed(&["does_not_find_what_the_replica_lacks"]),
             eventual_asks_primary_for_missing::app,
-        )
-        .only_at(READS),
+        ),
         Variant::new(
             "strong-breaks-without-primary",
             "500 without the primary",
             Flawed(&["strong_is_refused_without_the_primary"]),
             strong_breaks_without_primary::app,
-        )
-        .only_at(READS),
+        ),
         Variant::new(
             "strong-needs-replica",
             "strong reads need the replica",
             Flawed(&["strong_survives_the_replica"]),
             strong_needs_replica::app,
-        )
-        .only_at(READS),
+        ),
         Variant::new(
             "replica-never-reconnected",
             "the replica is never connected to again",
             Flawed(&["works_again_when_healed"]),
             replica_never_reconnected::app,
-        )
-        .only_at(READS),
+        ),
         Variant::new(
             "staleness-left-out",
             "staleness left out",
@@ -434,14 +377,12 @@ fn flawed() -> Vec<Variant> {
                 "is_zero_again_when_nothing_is_written",
             ]),
             staleness_left_out::app,
-        )
-        .only_at(READS),
+        ),
         Variant::new(
             "index-not-used",
             "index not used",
             Flawed(&["finds_payments_by_an_index"]),
             index_not_used::app,
-        )
-        .only_at(PAYMENT),
+        ),
     ]
 }

@@ -67,7 +67,7 @@ pub fn all() -> Vec<Variant> {
 fn alternatives() -> Vec<Variant> {
     vec![
         Variant::new("alternative-waits", "waits", Alternative, alternative_waits::app),
-        Variant::new("alternative-raw-bytes", "raw bytes", Alternative, alternative_raw_bytes::app).only_at(PAY),
+        Variant::new("alternative-raw-bytes", "raw bytes", Alternative, alternative_raw_bytes::app),
         Variant::new("alternative-jsonb", "jsonb", Alternative, alternative_jsonb::app),
         Variant::new("alternative-row-lock", "row lock", Alternative, alternative_row_lock::app),
         Variant::new("alternative-advisory-lock", "advisory lock", Alternative, alternative_advisory_lock::app),
@@ -76,14 +76,9 @@ fn alternatives() -> Vec<Variant> {
         Variant::new("alternative-cancelled-on-hang-up", "cancelled on hang-up", Alternative, alternative_cancelled_on_hang_up::app),
         Variant::new("alternative-distant-provider", "distant provider", Alternative, alternative_distant_provider::app),
         Variant::new("alternative-reaps-on-demand", "reaps on demand", Alternative, alternative_reaps_on_demand::app),
-        Variant::new("alternative-inbox", "inbox", Alternative, alternative_inbox::app).only_at(MESSAGES),
+        Variant::new("alternative-inbox", "inbox", Alternative, alternative_inbox::app).in_steps(&[9]),
     ]
 }
-
-// Who changes one of these alone leaves the way of a payment through both doors as it is.
-const PAY: &[&str] = &["POST /pay"];
-const SHOW: &[&str] = &["GET /payments"];
-const MESSAGES: &[&str] = &["POST /messages"];
 
 fn flawed() -> Vec<Variant> {
     vec![
@@ -108,22 +103,19 @@ fn flawed() -> Vec<Variant> {
                 "remembers_a_decline",
             ]),
             no_key::app,
-        )
-        .only_at(PAY),
+        ),
         Variant::new(
             "input-believed",
             "input believed",
             Flawed(&["rejects_wrong_input"]),
             input_believed::app,
-        )
-        .only_at(PAY),
+        ),
         Variant::new(
             "payment-shown-to-all",
             "payment shown to all",
             Flawed(&["shows_the_payment"]),
             payment_shown_to_all::app,
-        )
-        .only_at(SHOW),
+        ),
         Variant::new(
             "check-then-act",
             "check then act",
@@ -165,15 +157,13 @@ fn flawed() -> Vec<Variant> {
             "no fingerprint",
             Flawed(&["rejects_a_reused_key", "rejects_a_reused_key_while_running"]),
             no_fingerprint::app,
-        )
-        .only_at(PAY),
+        ),
         Variant::new(
             "fingerprint-without-one-member",
             "fingerprint without one member",
             Flawed(&["rejects_a_reused_key", "rejects_a_reused_key_while_running"]),
             fingerprint_without_one_member::app,
-        )
-        .only_at(PAY),
+        ),
         Variant::new(
             "conflict-before-mismatch",
             "409 before 422",
@@ -193,8 +183,7 @@ fn flawed() -> Vec<Variant> {
             "key not scoped to the caller",
             Flawed(&["keeps_callers_apart"]),
             key_not_scoped::app,
-        )
-        .only_at(PAY),
+        ),
         Variant::new(
             "provider-key-unscoped",
             "provider key not scoped",
@@ -297,29 +286,25 @@ fn flawed() -> Vec<Variant> {
                 "survives_a_crash_in_a_message",
             ]),
             message_without_memory::app,
-        )
-        .only_at(MESSAGES),
+        ),
         Variant::new(
             "message-acked-first",
             "message acked first",
             // A crash is healed where the broker pushes once more; here it never does.
             Flawed(&["finishes_what_it_acked"]),
             message_acked_first::app,
-        )
-        .only_at(MESSAGES),
+        ),
         Variant::new(
             "message-seen-first",
             "message seen first",
             Flawed(&["finishes_what_it_acked", "survives_a_crash_in_a_message"]),
             message_seen_first::app,
-        )
-        .only_at(MESSAGES),
+        ),
         Variant::new(
             "decline-nacked",
             "decline nacked",
             Flawed(&["settles_declines_and_unknown_messages"]),
             decline_nacked::app,
-        )
-        .only_at(MESSAGES),
+        ),
     ]
 }

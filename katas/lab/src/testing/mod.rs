@@ -10,11 +10,11 @@
 
 mod findings;
 mod lesson;
-mod routes;
 mod sources;
 
 use std::{
     cmp::Reverse,
+    collections::BTreeSet,
     future::Future,
     process::ExitCode,
     sync::{Arc, OnceLock},
@@ -48,7 +48,7 @@ const LONGEST_LIST: usize = 64;
 /// Makes a missing service a failure, as CI wants it.
 const REQUIRE_SERVICES: &str = "KATA_REQUIRE_SERVICES";
 
-/// Judges every variant by every check, as CI wants it, also where only the reference's code answers.
+/// Judges every variant by every check, as CI wants it, and not only those of the steps that it is about.
 const WHOLE_MATRIX: &str = "KATA_WHOLE_MATRIX";
 
 /// Rewrites the golden files.
@@ -178,16 +178,10 @@ fn trials(bench: &Arc<Bench>) -> Vec<Trial> {
             Err(Failed::from(mistakes.join("\n")))
         }
     })];
-    // What takes longest begins first. Who passes everything is judged to the end by every check;
-    // and the flaws that late steps find show in what never comes.
-    let found_in = |variant: &Variant| {
-        let found = kata
-            .checks()
-            .filter(|(_, check)| variant.must_fail(check.name) == Some(true));
-        found.map(|(step, _)| step).max().unwrap_or(usize::MAX)
-    };
+    // What waits longest begins first: the flaws that late steps find show in what never comes. Who is
+    // judged by everything computes meanwhile.
     let mut order: Vec<_> = kata.variants.iter().enumerate().rev().collect();
-    order.sort_by_key(|(_, variant)| Reverse(found_in(variant)));
+    order.sort_by_key(|(_, variant)| Reverse(steps_of(&kata, variant).last().copied()));
     for (index, variant) in order {
         if variant.kind == Kind::Exercise {
             continue;
@@ -224,21 +218,31 @@ fn name_of(variant: &Variant) -> String {
     }
 }
 
-/// Judges a variant by all checks that reach what is its own; anything that its map does not declare
-/// fails the trial.
+/// The steps that a variant is about: those that find its flaw, or in which an alternative goes its own
+/// way; none for who answers all of them.
+fn steps_of(kata: &Kata, variant: &Variant) -> BTreeSet<usize> {
+    let found_in = kata
+        .checks()
+        .filter(|(_, check)| variant.must_fail(check.name) == Some(true))
+        .map(|(step, _)| step);
+    found_in.chain(variant.steps.iter().copied()).collect()
+}
+
+/// Judges a variant by every check of the steps that it is about; anything that its map does not
+/// declare fails the trial.
+///
+/// That it passes the rest is left to the whole matrix, since a test run has to be short: a check that
+/// asks too much is found by the reference and the alternatives.
 async fn proves(bench: &Bench, variant: usize) -> Result<Completion, Failed> {
     let session = match bench.session().await {
         Ok(session) => session,
         Err(completion) => return completion,
     };
     let variant = &bench.kata.variants[variant];
-    let kept = routes::Kept::read();
-    let is_whole = is_set(WHOLE_MATRIX);
-    let checks = checks_where(&bench.kata, |_, check| {
-        is_whole || variant.must_fail(check) == Some(true) || kept.reaches(variant, check)
-    });
+    let steps = steps_of(&bench.kata, variant);
+    let is_whole = is_set(WHOLE_MATRIX) || steps.is_empty();
+    let checks = checks_where(&bench.kata, |step| is_whole || steps.contains(&step));
     let outcomes = judge(&session, variant, checks).await;
-    let strange_routes = routes::strange(&bench.kata, variant, &outcomes);
     let records: Vec<_> = outcomes.into_iter().map(Record::from).collect();
     let said: Vec<_> = records
         .iter()
@@ -252,7 +256,7 @@ async fn proves(bench: &Bench, variant: usize) -> Result<Completion, Failed> {
         let said = said.join("\n");
         return Err(Failed::from(format!("{}\n\n{said}", variant.label())));
     }
-    match strange_routes.or_else(|| findings::strange(variant, &records)) {
+    match findings::strange(variant, &records) {
         None => Ok(Completion::Completed),
         Some(strange) => Err(Failed::from(strange)),
     }
@@ -266,7 +270,7 @@ async fn stands(bench: &Bench, step: usize) -> Result<Completion, Failed> {
     };
     let exercise = bench.kata.exercise();
     // One step's checks only: with a filter the others need not run.
-    let checks = checks_where(&bench.kata, |of, _| of == step);
+    let checks = checks_where(&bench.kata, |of| of == step);
     let outcomes = judge(&session, exercise, checks).await;
     let records: Vec<_> = outcomes.into_iter().map(Record::from).collect();
     let of = |kind: VerdictKind| records.iter().filter(move |record| record.verdict == kind);
@@ -293,9 +297,9 @@ async fn stands(bench: &Bench, step: usize) -> Result<Completion, Failed> {
     }
 }
 
-fn checks_where(kata: &Kata, is_asked: impl Fn(usize, &str) -> bool) -> Vec<(usize, Check)> {
+fn checks_where(kata: &Kata, is_asked: impl Fn(usize) -> bool) -> Vec<(usize, Check)> {
     kata.checks()
-        .filter(|(step, check)| is_asked(*step, check.name))
+        .filter(|(step, _)| is_asked(*step))
         .map(|(step, check)| (step, check.clone()))
         .collect()
 }
