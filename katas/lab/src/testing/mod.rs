@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::{runtime::Runtime, sync::OnceCell};
 
@@ -306,12 +306,7 @@ fn checks_where(kata: &Kata, is_asked: impl Fn(usize) -> bool) -> Vec<(usize, Ch
 
 async fn judge(session: &Session, variant: &Variant, checks: Vec<(usize, Check)>) -> Vec<Outcome> {
     let implementation = Implementation::in_process(variant);
-    let at_once = checks.len().max(1);
-    stream::iter(checks)
-        .map(|(step, check)| session.check(&implementation, step, check))
-        .buffered(at_once)
-        .collect()
-        .await
+    session.judge(&implementation, checks).collect().await
 }
 
 /// An outcome as a person reads it, without colour.
