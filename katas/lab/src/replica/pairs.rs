@@ -2,7 +2,7 @@
 //!
 //! A check that cuts the two apart, or that waits until nothing is written, must not meet the
 //! writes of others. So a pair belongs to one check at a time; and since starting one takes a
-//! second and 70 MB of disk, it is used again.
+//! second and 45 MB of disk, it is used again.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
