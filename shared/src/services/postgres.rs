@@ -55,7 +55,7 @@ enum Origin {
         server: Arc<Mutex<Private>>,
         programs: PostgresPrograms,
         /// What it was asked to do differently, for a standby to do the same.
-        settings: Vec<(String, String)>,
+        asked: Start,
         ready_in: Duration,
         downloaded: bool,
     },
@@ -90,7 +90,7 @@ impl Postgres {
         let began = Instant::now();
         let Origin::Private {
             programs,
-            settings,
+            asked,
             downloaded,
             ..
         } = &self.inner.origin
@@ -100,11 +100,11 @@ impl Postgres {
         let (programs, downloaded) = (programs.clone(), *downloaded);
         let start = Start {
             tcp: false,
-            settings: settings.clone(),
             follows: Some(Follows {
                 port,
                 name: name.to_owned(),
             }),
+            ..asked.clone()
         };
         let start = move |primary: &mut Private| {
             let (server, connect) = postgres_server::start(primary.services(), &programs, &start)?;
@@ -112,7 +112,7 @@ impl Postgres {
                 server,
                 connect,
                 programs,
-                settings: start.settings,
+                asked: start,
                 downloaded,
             })
         };
@@ -138,7 +138,7 @@ impl Postgres {
                 origin: Origin::Private {
                     server,
                     programs: started.programs,
-                    settings: started.settings,
+                    asked: started.asked,
                     ready_in: began.elapsed(),
                     downloaded: started.downloaded,
                 },
@@ -359,7 +359,7 @@ struct Started {
     server: Private,
     connect: PgConnectOptions,
     programs: PostgresPrograms,
-    settings: Vec<(String, String)>,
+    asked: Start,
     downloaded: bool,
 }
 
@@ -377,6 +377,7 @@ fn start(options: Options) -> Result<Started, ServiceError> {
     folder.sweep()?;
     let start = Start {
         tcp: options.tcp,
+        databases: options.databases,
         settings: options.settings,
         follows: None,
     };
@@ -385,7 +386,7 @@ fn start(options: Options) -> Result<Started, ServiceError> {
         server,
         connect,
         programs,
-        settings: start.settings,
+        asked: start,
         downloaded,
     })
 }

@@ -20,6 +20,8 @@ const STANDBY_SETTINGS: &str = "wal_retrieve_retry_interval = '50ms'\n";
 #[derive(Debug, Clone, Default)]
 pub(super) struct Start {
     pub(super) tcp: bool,
+    /// It has the databases that `create database` copies.
+    pub(super) databases: bool,
     pub(super) settings: Vec<(String, String)>,
     /// Makes it a standby.
     pub(super) follows: Option<Follows>,
@@ -42,7 +44,7 @@ pub(super) fn start(
     programs: &PostgresPrograms,
     start: &Start,
 ) -> Result<(Private, PgConnectOptions), ServiceError> {
-    let template = Template::find_or_make(folder, programs)?;
+    let template = Template::find_or_make(folder, programs, start.databases)?;
     let instance = folder.instance("postgres")?;
     let data = instance.path().join("data");
     template.copy(folder, &data)?;

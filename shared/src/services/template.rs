@@ -80,7 +80,9 @@ impl Template {
     pub(super) fn find_or_make(
         folder: &ServicesFolder,
         programs: &PostgresPrograms,
+        databases: bool,
     ) -> Result<Self, ServiceError> {
+        let statements = if databases { "" } else { ONE_DATABASE };
         let settings = settings(programs.major);
         // What the cluster depends on: a new minor version, a package of another origin or another
         // setting makes a new template.
@@ -88,7 +90,7 @@ impl Template {
             .chain_update(programs.version.as_bytes())
             .chain_update(programs.bin.as_os_str().as_encoded_bytes())
             .chain_update(settings.as_bytes())
-            .chain_update(ONE_DATABASE.as_bytes())
+            .chain_update(statements.as_bytes())
             .finalize();
         let key: String = key
             .iter()
@@ -109,7 +111,7 @@ impl Template {
         }
         let unfinished = folder.path().join(format!("{name}.unfinished"));
         let _ = fs::remove_dir_all(&unfinished);
-        let made = make(folder, programs, &settings, &unfinished).and_then(|()| {
+        let made = make(folder, programs, &settings, statements, &unfinished).and_then(|()| {
             fs::rename(&unfinished, &template.path)
                 .map_err(|error| ServiceError::io("rename", &unfinished, error))
         });
@@ -153,6 +155,7 @@ fn make(
     folder: &ServicesFolder,
     programs: &PostgresPrograms,
     settings: &str,
+    statements: &str,
     path: &Path,
 ) -> Result<(), ServiceError> {
     let failed = |error| ServiceError::io("write", path, error);
@@ -200,16 +203,18 @@ fn make(
     arguments.extend(rest.map(Into::into));
     run(&initdb, Program::new(arguments))?;
 
-    // No server has to come up for this.
-    let postgres = programs.postgres();
-    let single = Program::shell(
-        r#"printf '%s' "$STATEMENTS" | "$POSTGRES" --single -F -D "$DATA" "$DATABASE""#,
-    )
-    .env("STATEMENTS", ONE_DATABASE)
-    .env("POSTGRES", &postgres)
-    .env("DATA", &data)
-    .env("DATABASE", DATABASE);
-    run(&postgres, single)?;
+    if !statements.is_empty() {
+        // No server has to come up for this.
+        let postgres = programs.postgres();
+        let single = Program::shell(
+            r#"printf '%s' "$STATEMENTS" | "$POSTGRES" --single -F -D "$DATA" "$DATABASE""#,
+        )
+        .env("STATEMENTS", statements)
+        .env("POSTGRES", &postgres)
+        .env("DATA", &data)
+        .env("DATABASE", DATABASE);
+        run(&postgres, single)?;
+    }
 
     let configuration = data.join("postgresql.conf");
     append(&configuration, settings)

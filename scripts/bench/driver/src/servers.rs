@@ -67,7 +67,7 @@ pub(crate) struct Place {
 impl Servers {
     pub(crate) async fn start() -> Result<Self, Error> {
         // Never a server that the user named: what is measured here fills and empties it.
-        let mut options = Options::from_env().url(None).tcp();
+        let mut options = Options::from_env().url(None).tcp().databases();
         for (name, value) in POSTGRES {
             options = options.setting(*name, *value);
         }

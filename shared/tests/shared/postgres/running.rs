@@ -12,7 +12,7 @@ use crate::support::{End, Outcome, instances, processes_in, tests, until};
 tests![
     a_private_server_says_what_it_is_and_how_long_it_took,
     only_the_first_start_runs_initdb,
-    a_private_server_has_one_database,
+    a_private_server_has_one_database_and_more_if_asked,
     roles_of_different_checks_share_nothing,
     a_dropped_schema_leaves_no_role_and_no_session,
     a_server_on_a_port_is_at_the_address_that_it_says,
@@ -51,15 +51,19 @@ async fn only_the_first_start_runs_initdb() -> Outcome {
 }
 
 /// The other two are most of the files that each start would copy.
-async fn a_private_server_has_one_database() -> Outcome {
+async fn a_private_server_has_one_database_and_more_if_asked() -> Outcome {
+    const COUNT: &str = "select count(*) from pg_database";
     let folder = folder();
     let postgres = start(&folder).await?;
-    let found = query(
-        &postgres.admin_options(),
-        "select count(*) from pg_database",
-    )
-    .await;
-    assert_eq!(found.unwrap(), 1);
+    assert_eq!(query(&postgres.admin_options(), COUNT).await.unwrap(), 1);
+
+    // Side by side in one folder: neither gets the other's template.
+    let asked = Postgres::find_or_start(&options(&folder).databases()).await?;
+    execute(&asked.admin_options(), "create database other")
+        .await
+        .unwrap();
+    let other = asked.admin_options().database("other");
+    assert_eq!(query(&other, COUNT).await.unwrap(), 4);
     Ok(())
 }
 
