@@ -1,7 +1,8 @@
 //! An initialised PostgreSQL cluster, made once and copied for each instance.
 //!
 //! `initdb` takes half a second to more than one; copying its result takes a tenth of that. What costs
-//! is how many files there are, so it holds one database and not the usual three.
+//! is how many files there are, so it holds one database and not the usual three, unless they are
+//! asked for.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -203,18 +204,16 @@ fn make(
     arguments.extend(rest.map(Into::into));
     run(&initdb, Program::new(arguments))?;
 
-    if !statements.is_empty() {
-        // No server has to come up for this.
-        let postgres = programs.postgres();
-        let single = Program::shell(
-            r#"printf '%s' "$STATEMENTS" | "$POSTGRES" --single -F -D "$DATA" "$DATABASE""#,
-        )
-        .env("STATEMENTS", statements)
-        .env("POSTGRES", &postgres)
-        .env("DATA", &data)
-        .env("DATABASE", DATABASE);
-        run(&postgres, single)?;
-    }
+    // No server has to come up for this.
+    let postgres = programs.postgres();
+    let single = Program::shell(
+        r#"printf '%s' "$STATEMENTS" | "$POSTGRES" --single -F -D "$DATA" "$DATABASE""#,
+    )
+    .env("STATEMENTS", statements)
+    .env("POSTGRES", &postgres)
+    .env("DATA", &data)
+    .env("DATABASE", DATABASE);
+    run(&postgres, single)?;
 
     let configuration = data.join("postgresql.conf");
     append(&configuration, settings)
