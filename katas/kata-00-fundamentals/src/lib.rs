@@ -33,6 +33,7 @@ pub fn kata() -> Kata {
             texts: &[("TZ", "Pacific/Auckland")],
             ..Given::default()
         },
+        labs_per_core: 4,
         steps: steps(),
         variants: variants::all(),
         curl: &[

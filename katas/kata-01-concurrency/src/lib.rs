@@ -36,6 +36,7 @@ pub fn kata() -> Kata {
             ],
             ..Given::default()
         },
+        labs_per_core: 4,
         steps: steps(),
         variants: variants::all(),
         curl: &[

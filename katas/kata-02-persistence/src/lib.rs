@@ -34,6 +34,7 @@ pub fn kata() -> Kata {
             tables: contract::TABLES,
             ..Given::default()
         },
+        labs_per_core: 4,
         steps: steps(),
         variants: variants::all(),
         curl: &[

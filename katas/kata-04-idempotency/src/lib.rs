@@ -35,6 +35,7 @@ pub fn kata() -> Kata {
             ],
             ..Given::default()
         },
+        labs_per_core: 8,
         steps: steps(),
         variants: variants::all(),
         curl: &[

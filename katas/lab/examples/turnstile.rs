@@ -74,6 +74,7 @@ fn kata() -> Kata {
             variables: &[("TICKET_TTL_MS", 15_000)],
             ..Given::default()
         },
+        labs_per_core: 4,
         steps: vec![
             Step {
                 title: "Every ticket counts",

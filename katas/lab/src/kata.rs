@@ -39,6 +39,10 @@ pub struct Kata {
     pub exercise_file: &'static str,
     /// What an implementation is given besides `PORT`: fakes and limits.
     pub given: Given,
+    /// How many labs with variants in process run side by side for each core: few where scenes
+    /// compute, since each session of the server hears of every table that another lab makes; more
+    /// where they wait, for a lease to end.
+    pub labs_per_core: usize,
     /// What to build, in order.
     pub steps: Vec<Step>,
     /// The implementations that come with the kata, in the order of the matrix.

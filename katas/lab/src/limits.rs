@@ -1,11 +1,16 @@
 //! How many checks run at once, and which of them have the machine for themselves.
 
+use std::thread::available_parallelism;
+
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, SemaphorePermit, watch};
 
-use crate::{implementation::Implementation, kata::Check};
+use crate::{
+    implementation::Implementation,
+    kata::{Check, Kata},
+};
 
-/// How many in-process labs run at once: they wait most of their time.
-const LABS: usize = 32;
+/// No kata runs more in-process labs at once, on however many cores: each has sessions of the server.
+const MOST_LABS: usize = 32;
 
 /// How many labs with programs run at once: starting an interpreter is computing, not waiting.
 const PROGRAM_LABS: usize = 8;
@@ -24,13 +29,14 @@ pub(crate) struct Limits {
     machine: RwLock<()>,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self::new(LABS, PROGRAM_LABS)
-    }
-}
-
 impl Limits {
+    /// For a kata on this machine.
+    pub(crate) fn of(kata: &Kata) -> Self {
+        let cores = available_parallelism().map_or(1, usize::from);
+        let labs = kata.labs_per_core.saturating_mul(cores);
+        Self::new(labs.clamp(1, MOST_LABS), PROGRAM_LABS)
+    }
+
     /// For a place that there is one of.
     pub(crate) fn one_at_a_time() -> Self {
         Self::new(1, 1)
@@ -137,7 +143,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_to_be_alone_waits_for_all_others_and_then_has_the_machine() {
-        let limits = Limits::default();
+        let limits = Limits::new(4, 4);
         let program = somewhere();
         let alone = limits.line_up(&check().alone());
         let first = limits.line_up(&check());
@@ -162,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn two_that_have_to_be_alone_run_one_after_the_other() {
-        let limits = Limits::default();
+        let limits = Limits::new(4, 4);
         let program = somewhere();
         let first = limits.line_up(&check().alone()).comes(&program).await;
         let mut second = Box::pin(limits.line_up(&check().alone()).comes(&program));

@@ -50,11 +50,11 @@ impl Session {
     /// A session on these grounds.
     pub fn new(kata: Arc<Kata>, grounds: Arc<Grounds>, seed: u64, start_timeout: Duration) -> Self {
         Self {
+            limits: Arc::new(Limits::of(&kata)),
             kata,
             grounds,
             seed,
             start_timeout,
-            limits: Arc::default(),
             standing: None,
         }
     }

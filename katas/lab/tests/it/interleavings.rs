@@ -79,6 +79,7 @@ fn kata() -> Kata {
             tables: TABLES,
             ..Given::default()
         },
+        labs_per_core: 4,
         steps: Vec::new(),
         variants: vec![Variant::new("counter", "counter", Kind::Exercise, app)],
         curl: &[],

@@ -71,6 +71,7 @@ fn kata(seen: &Seen) -> Kata {
             replica: true,
             ..Given::default()
         },
+        labs_per_core: 4,
         steps: vec![Step {
             title: "one",
             hints: ["a", "b", "c"],
