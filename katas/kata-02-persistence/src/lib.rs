@@ -34,7 +34,7 @@ pub fn kata() -> Kata {
             tables: contract::TABLES,
             ..Given::default()
         },
-        labs_per_core: 4,
+        labs_per_core: 16,
         steps: steps(),
         variants: variants::all(),
         curl: &[
