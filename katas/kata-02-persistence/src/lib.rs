@@ -34,9 +34,7 @@ pub fn kata() -> Kata {
             tables: contract::TABLES,
             ..Given::default()
         },
-        // Its whole matrix computes and is faster with 4; for a test run, which waits for pairs of
-        // servers, that is not measured.
-        labs_per_core: 16,
+        labs_per_core: 4,
         steps: steps(),
         variants: variants::all(),
         curl: &[

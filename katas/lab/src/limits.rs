@@ -71,18 +71,31 @@ pub(crate) struct Waiting<'a> {
 impl<'a> Waiting<'a> {
     /// Returns when the check may run.
     pub(crate) async fn comes(self, implementation: &Implementation) -> Turn<'a> {
+        let labs = match implementation {
+            Implementation::InProcess { .. } => &self.limits.labs,
+            _ => &self.limits.program_labs,
+        };
+        self.comes_among(Some(labs)).await
+    }
+
+    /// The same for a check that has a replica. There are few of them, and each would stand idle
+    /// while its check waits in line; so it is not counted among the labs.
+    pub(crate) async fn comes_with_replica(self) -> Turn<'a> {
+        self.comes_among(None).await
+    }
+
+    async fn comes_among(self, labs: Option<&'a Semaphore>) -> Turn<'a> {
         let Self { limits, company } = self;
         if company.is_none() {
             let mut others = limits.beside_others.subscribe();
             // The sender lives as long as `limits`.
             let _ = others.wait_for(|others| *others == 0).await;
         }
-        let labs = match implementation {
-            Implementation::InProcess { .. } => &limits.labs,
-            _ => &limits.program_labs,
+        let slot = match labs {
+            // Nobody closes it.
+            Some(labs) => labs.acquire().await.ok(),
+            None => None,
         };
-        // Nobody closes it.
-        let slot = labs.acquire().await.ok();
         let machine = match company {
             Some(_) => Share::Some(limits.machine.read().await),
             None => Share::All(limits.machine.write().await),
@@ -164,6 +177,21 @@ mod tests {
 
         drop(alone);
         late.await;
+    }
+
+    #[tokio::test]
+    async fn who_has_a_replica_does_not_wait_in_line() {
+        let limits = Limits::new(1, 1);
+        let program = somewhere();
+        let _first = limits.line_up(&check()).comes(&program).await;
+        let mut second = Box::pin(limits.line_up(&check()).comes(&program));
+        assert!((&mut second).now_or_never().is_none(), "one lab at once");
+
+        let with_replica = limits.line_up(&check()).comes_with_replica().await;
+        let mut alone = Box::pin(limits.line_up(&check().alone()).comes_with_replica());
+        assert!((&mut alone).now_or_never().is_none(), "two run");
+        drop(with_replica);
+        assert!((&mut alone).now_or_never().is_none(), "one runs");
     }
 
     #[tokio::test]

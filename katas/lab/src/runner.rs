@@ -193,7 +193,10 @@ impl Session {
             true => self.lease().await,
             false => Ok(None),
         };
-        let _turn = turn.comes(implementation).await;
+        let _turn = match &lease {
+            Ok(Some(_)) => turn.comes_with_replica().await,
+            _ => turn.comes(implementation).await,
+        };
         let began = Instant::now();
         let plan = self.plan(implementation, check.name);
         let verdict = self.verdict(plan, &check, lease).await;
