@@ -174,6 +174,15 @@ pub struct JobStats {
     pub refused: u64,
 }
 
+impl JobStats {
+    /// All jobs that were accepted, as these numbers have it.
+    pub fn accepted(&self) -> u64 {
+        // A program may say anything.
+        let open = self.queued.saturating_add(self.running);
+        open.saturating_add(self.done)
+    }
+}
+
 /// The body of `POST /digests`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

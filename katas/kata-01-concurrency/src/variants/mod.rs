@@ -34,6 +34,7 @@ pub mod permit_leaked;
 pub mod permit_lost_on_failure;
 pub mod put_adds;
 pub mod quantity_clamped;
+pub mod running_not_counted;
 pub mod stock_lost;
 pub mod takes_turns;
 pub mod unbounded_queue;
@@ -92,6 +93,7 @@ fn flawed() -> Vec<Variant> {
         Variant::new("workers-without-limit", "workers without limit", Flawed(&["limits_its_workers"]), workers_without_limit::app),
         Variant::new("worker-ends-on-failure", "worker ends on failure", Flawed(&["does_what_it_accepted"]), worker_ends_on_failure::app),
         Variant::new("job-tried-again", "job tried again", Flawed(&["does_what_it_accepted"]), job_tried_again::app),
+        Variant::new("running-not-counted", "running not counted", Flawed(&["counts_its_jobs"]), running_not_counted::app),
         Variant::new("failure-not-counted", "failure not counted", Flawed(&["counts_its_jobs"]), failure_not_counted::app),
         // Where there are no permits, none can come back.
         Variant::new("no-semaphore", "no semaphore", Flawed(&["limits_its_calls", "gets_every_permit_back"]), no_semaphore::app),

@@ -24,7 +24,7 @@ use shared::http::Problem;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    contract::{self, DigestOrder, Order, Refused, Style},
+    contract::{self, DigestOrder, JobStats, Order, Refused, Style},
     outside::CallFailed,
     variants::{
         digest::digest,
@@ -127,6 +127,11 @@ pub trait Protocol: Send + Sync + 'static {
             self.work(&service, &job).await;
             service.line.done();
         }
+    }
+
+    /// What became of the jobs, for whoever asks.
+    fn stats(&self, service: &Service) -> JobStats {
+        service.line.stats()
     }
 
     /// The jobs that wait.

@@ -142,8 +142,8 @@ async fn accept_job(
     })
 }
 
-async fn job_stats(State(Shared { service, .. }): State<Shared>) -> Response {
-    Json(service.line.stats()).into_response()
+async fn job_stats(State(Shared { service, protocol }): State<Shared>) -> Response {
+    Json(protocol.stats(&service)).into_response()
 }
 
 async fn fetch(
