@@ -276,7 +276,7 @@ pub async fn counts_its_jobs(lab: Lab) -> Judged {
             "all {} workers were busy; {FLOOD} × POST /jobs at once; then the jobs that the workers had failed, and all others went well; GET /jobs/stats before, meanwhile and afterwards",
             jobs.workers
         ),
-        "queued + running + done = accepted, and refused = refused, at every look (whoever got no answer and hung up may be counted or not); whatever is over is counted as done",
+        "queued + running + done = accepted, and refused = refused, at every look; whatever is over is counted as done",
     );
     let before = jobs.stats(&promise).await?;
     let busy = jobs.accepted.len() as u64;
