@@ -101,8 +101,8 @@ impl Front {
         state.armed_at = state.begun;
     }
 
-    /// The round trips that have begun since the front was last armed, over all connections. A Sync
-    /// alone is none.
+    /// The round trips that have begun since the front was last armed, over all connections. One
+    /// that runs nothing (a Sync alone, a statement that is only prepared) is none.
     pub fn round_trips(&self) -> u64 {
         let state = self.shared.state();
         state.begun - state.armed_at

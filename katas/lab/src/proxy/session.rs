@@ -192,6 +192,8 @@ impl Session {
         let mut gate = self.gate.clone();
         let mut scanner = Scanner::default();
         let mut telling = Telling::default();
+        // Where in the buffer the frames begin that are not forwarded yet.
+        let mut kept = None;
         loop {
             while let Some(frame) = scanner.next(&buffer, look_up)? {
                 if frame.tag == b'X' && self.is_over() {
@@ -201,22 +203,28 @@ impl Session {
                 if sent.wakes {
                     self.wake.notify_one();
                 }
+                if sent.undecided {
+                    kept.get_or_insert(frame.at);
+                    continue;
+                }
+                let begin = kept.take().unwrap_or(frame.at);
                 if !sent.pauses() {
                     continue;
                 }
-                gate.pass(server, &buffer[..frame.at]).await?;
-                buffer.drain(..frame.at);
-                scanner.drained(frame.at);
+                gate.pass(server, &buffer[..begin]).await?;
+                buffer.drain(..begin);
+                scanner.drained(begin);
                 self.pause(&sent).await;
                 if let Some(trap) = sent.unsynced {
                     gate.pass(server, FLUSH).await?;
                     trap.released().await;
                 }
             }
-            let walked = scanner.walked();
-            gate.pass(server, &buffer[..walked]).await?;
-            buffer.drain(..walked);
-            scanner.drained(walked);
+            let free = kept.unwrap_or(scanner.walked());
+            gate.pass(server, &buffer[..free]).await?;
+            buffer.drain(..free);
+            scanner.drained(free);
+            kept = kept.map(|_| 0);
             if self.program.read(&mut buffer).await? == 0 {
                 return Ok(());
             }
@@ -231,8 +239,8 @@ impl Session {
         if sent.asks {
             self.shared.asked();
         }
-        if let Some(number) = sent.begins {
-            telling.round_trip = number;
+        if sent.asks || sent.begins.is_some() {
+            telling.round_trip = sent.begins.unwrap_or(0);
         }
         let observed = self.shared.is_observed();
         let wanted = observed || trips.wants_statement();

@@ -18,7 +18,8 @@ const NAMES: usize = 4096;
 pub struct Seen {
     /// The number of the connection in its front, from 1.
     pub connection: u64,
-    /// The round trip it is part of, counted since the front was last armed.
+    /// The round trip it is part of, counted since the front was last armed; 0 if that counts as
+    /// none.
     pub round_trip: u64,
     /// In one line, its parameters in place where their type is known: `select … where key = '7f3a'`.
     pub text: String,

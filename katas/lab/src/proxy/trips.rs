@@ -2,10 +2,14 @@
 //! held for a trap. Pure bookkeeping: it sees tags in the order of the wire and touches no socket.
 //!
 //! A round trip begins with the first frame of the program after the last Sync or Query, and ends
-//! with its ReadyForQuery. A Sync alone is answered as well, but counts as none: it asks nothing of
-//! the server, and pools look with it, at moments of their own, whether a connection lives. A
-//! program may send the next before the last is answered, so they wait
-//! in a queue: the answers always belong to the one at its head.
+//! with its ReadyForQuery. One that runs nothing is answered as well, but counts as none: a Sync
+//! alone, with which pools look, at moments of their own, whether a connection lives; and a
+//! statement that is prepared, since a driver does that once on each connection, and the same request
+//! would have other numbers the second time. So it has no number before its first Bind or Query, and
+//! what came before that is not forwarded until it is known.
+//!
+//! A program may send the next before the last is answered, so they wait in a queue: the answers
+//! always belong to the one at its head.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -36,6 +40,8 @@ enum Kind {
 #[derive(Debug)]
 struct Trip {
     kind: Kind,
+    /// It has a number.
+    counts: bool,
     traps: Vec<Arc<Core>>,
     statement: Option<String>,
     /// Its last frame has come, so the server will end it without further words.
@@ -56,6 +62,38 @@ struct Trip {
 }
 
 impl Trip {
+    fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            counts: false,
+            traps: Vec::new(),
+            statement: None,
+            closed: false,
+            flushed: false,
+            copied: false,
+            streaming: false,
+            asked: 0,
+            answered: 0,
+            failed: false,
+            sync_is_held: false,
+            withheld: false,
+        }
+    }
+
+    /// From here on it has a number, and what waits for it.
+    fn begins(&mut self, begun: Begun) -> Sent {
+        self.counts = true;
+        self.traps = begun.traps;
+        let sent = Sent {
+            begins: Some(begun.number),
+            delay: begun.delay,
+            early: self.live(Point::Early).cloned(),
+            ..Sent::default()
+        };
+        self.withheld = sent.pauses() && !self.flushed;
+        sent
+    }
+
     fn live(&self, point: Point) -> Option<&Arc<Core>> {
         self.traps
             .iter()
@@ -100,10 +138,12 @@ impl Trip {
 pub(super) struct Sent {
     /// The server will answer it with a ReadyForQuery of its own.
     pub(super) asks: bool,
-    /// The frame begins a round trip of this number.
+    /// Whether its round trip counts is not known yet: keep it, with all that follows.
+    pub(super) undecided: bool,
+    /// The frame, or the first one that was kept, begins a round trip of this number.
     pub(super) begins: Option<u64>,
     pub(super) delay: Duration,
-    /// Hold before the frame.
+    /// Hold before it.
     pub(super) early: Option<Arc<Core>>,
     /// The frame is a Sync: forward what is before it, flush, and hold.
     pub(super) unsynced: Option<Arc<Core>>,
@@ -154,13 +194,13 @@ impl Trips {
 
     /// The first packet of a session.
     pub(super) fn starts(&mut self, begun: Begun) -> Sent {
-        let sent = self.begins(Kind::Startup, begun);
-        if let Some(trip) = self.last() {
-            trip.closed = true;
-            trip.has_no_such_point();
-            trip.statement = Some("connect".to_owned());
-        }
-        sent
+        let mut trip = Trip::new(Kind::Startup);
+        let sent = trip.begins(begun);
+        trip.closed = true;
+        trip.has_no_such_point();
+        trip.statement = Some("connect".to_owned());
+        self.queue.push_back(trip);
+        Sent { asks: true, ..sent }
     }
 
     /// A frame of the program, in the order of the wire, before it is forwarded.
@@ -174,17 +214,18 @@ impl Trips {
             }
             return Sent::default();
         }
-        let mut sent = match tag {
-            _ if is_open => Sent::default(),
-            b'S' => Sent {
-                begins: None,
-                ..self.begins(Kind::Extended, Begun::default())
-            },
-            _ => self.begins(Kind::Extended, begin()),
-        };
+        if !is_open {
+            self.queue.push_back(Trip::new(Kind::Extended));
+        }
         let Some(trip) = self.queue.back_mut() else {
-            return sent;
+            return Sent::default();
         };
+        let mut sent = match tag {
+            b'B' | b'E' | b'Q' | b'F' if !trip.counts => trip.begins(begin()),
+            _ => Sent::default(),
+        };
+        sent.asks = !is_open;
+        sent.undecided = !trip.counts && matches!(tag, b'P' | b'D' | b'C');
         match tag {
             b'Q' | b'F' => {
                 trip.kind = Kind::Simple;
@@ -211,33 +252,6 @@ impl Trips {
             b'P' | b'B' | b'D' | b'E' | b'C' => trip.asked += 1,
             _ => {}
         }
-        sent
-    }
-
-    fn begins(&mut self, kind: Kind, begun: Begun) -> Sent {
-        let mut trip = Trip {
-            kind,
-            traps: begun.traps,
-            statement: None,
-            closed: false,
-            flushed: false,
-            copied: false,
-            streaming: false,
-            asked: 0,
-            answered: 0,
-            failed: false,
-            sync_is_held: false,
-            withheld: false,
-        };
-        let sent = Sent {
-            asks: true,
-            begins: Some(begun.number),
-            delay: begun.delay,
-            early: trip.live(Point::Early).cloned(),
-            ..Sent::default()
-        };
-        trip.withheld = sent.pauses();
-        self.queue.push_back(trip);
         sent
     }
 
@@ -278,11 +292,11 @@ impl Trips {
         }
     }
 
-    /// Whether the answer that comes next is looked at frame by frame.
+    /// Whether the answer that comes next is looked at frame by frame: somebody waits for it, or may
+    /// do so before it is complete.
     pub(super) fn watches(&self) -> bool {
-        self.queue
-            .front()
-            .is_some_and(|trip| !trip.traps.is_empty())
+        let head = self.queue.front();
+        head.is_some_and(|trip| !trip.counts || !trip.traps.is_empty())
     }
 
     /// The trap that holds what the server has answered so far.

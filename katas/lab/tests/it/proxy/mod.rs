@@ -10,15 +10,16 @@ mod wire;
 use std::{
     io::{self, Write},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use kata_lab::proxy::{Front, Reserve, Upstream};
+use shared::services::{Options, Postgres, ServiceError};
 use sqlx::{
-    AssertSqlSafe, Connection, PgConnection,
+    AssertSqlSafe, Connection, Executor, PgConnection,
     postgres::{PgConnectOptions, PgPool, PgPoolOptions},
 };
 
@@ -29,16 +30,37 @@ use self::wire::Wire;
 /// Longer than anything here takes on a busy machine; reaching it is a failure.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The server that the tests run against, or `None` if there is none.
-fn server() -> Option<PgConnectOptions> {
-    match std::env::var("DATABASE_URL") {
-        Ok(url) => Some(url.parse().expect("DATABASE_URL is a PostgreSQL address")),
-        Err(_) => {
-            not_run("DATABASE_URL is not set");
+/// The private server that the tests run against, one for all of them; `None` if none can be
+/// started here.
+fn server() -> Option<&'static Postgres> {
+    static SERVER: OnceLock<Result<Postgres, ServiceError>> = OnceLock::new();
+    let server = SERVER.get_or_init(|| {
+        // In a thread of its own: we are on a runtime, which must not be blocked on. The server
+        // outlives each test, and so does the runtime that started it.
+        let start = || {
+            let runtime = Box::leak(Box::new(tokio::runtime::Runtime::new().unwrap()));
+            runtime.block_on(Postgres::find_or_start(
+                &Options::from_env().url(None).tcp(),
+            ))
+        };
+        std::thread::spawn(start).join().unwrap()
+    });
+    match server {
+        Ok(server) => Some(server),
+        Err(error) if error.is_missing() && !is_required() => {
+            not_run(&error.to_string());
             None
         }
+        Err(error) => panic!("{error}"),
     }
 }
+
+fn is_required() -> bool {
+    std::env::var_os("KATA_REQUIRE_SERVICES").is_some()
+}
+
+/// What every role of a test says when it is asked.
+const PASSWORD: &str = "sesame";
 
 /// Says why the present test shows nothing.
 fn not_run(reason: &str) {
@@ -74,9 +96,19 @@ impl Scene {
         let server = server()?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let schema = format!("proxy_{}_{number}", std::process::id());
+        let mut admin = PgConnection::connect_with(&server.admin_options())
+            .await
+            .unwrap();
+        // The server ends with the tests, and the role with it.
+        let role = format!("create role {schema} superuser login password '{PASSWORD}'");
+        admin.execute(AssertSqlSafe(role)).await.unwrap();
+        let server = server
+            .admin_options()
+            .username(&schema)
+            .password(PASSWORD)
+            .options([("search_path", schema.as_str())]);
         let upstream = format!("{}:{}", server.get_host(), server.get_port());
         let front = front(Upstream::Tcp(upstream)).unwrap();
-        let server = server.options([("search_path", schema.as_str())]);
         let mut direct = PgConnection::connect_with(&server).await.unwrap();
         for statement in [
             format!("create schema {schema}"),

@@ -8,6 +8,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::PASSWORD;
+
 /// A frame: its tag and its body.
 pub(crate) type Answer = (u8, Vec<u8>);
 
@@ -60,7 +62,7 @@ impl Wire {
         self.stream.write_all(bytes).await.unwrap();
     }
 
-    /// The first packet of a session.
+    /// The first packet of a session, and the password that the server will ask for.
     pub(crate) async fn start(&mut self, user: &str, database: &str, schema: &str) {
         let words = [
             "user",
@@ -75,6 +77,7 @@ impl Wire {
         let mut packet = (body.len() as u32 + 8).to_be_bytes().to_vec();
         packet.extend((3_u32 << 16).to_be_bytes());
         packet.extend(body.as_bytes());
+        packet.extend(frame(b'p', format!("{PASSWORD}\0").as_bytes()));
         self.send(&packet).await;
     }
 
