@@ -88,8 +88,8 @@ pub(crate) struct Snare<'a> {
     stage: &'a Lab,
     program: &'a Instance,
     at: HoldPoint,
-    /// How many connections the program had opened before.
-    connections: u64,
+    /// How many sessions the program had begun before.
+    starts: u64,
     pub(crate) trap: Trap,
 }
 
@@ -104,7 +104,7 @@ impl Snare<'_> {
             ended = &mut story => return ended.map(|()| Reached::Beyond),
         };
         let is_lost = sprung == Err(Unsprung::Lost);
-        if is_lost || self.program.front().connections() > self.connections {
+        if is_lost || self.program.front().starts() > self.starts {
             self.stage.points_have_moved();
         }
         let Ok(held) = sprung else {
@@ -128,7 +128,7 @@ impl Lab {
             stage: self,
             program,
             at,
-            connections: front.connections(),
+            starts: front.starts(),
             trap: front.arm(RoundTrip(at.round_trip), at.point),
         }
     }

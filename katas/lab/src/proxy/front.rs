@@ -108,9 +108,10 @@ impl Front {
         state.begun - state.armed_at
     }
 
-    /// How many connections it has ever accepted.
-    pub fn connections(&self) -> u64 {
-        self.shared.state().connections
+    /// How many sessions have ever begun. The start of each is a round trip, and may be one of a
+    /// pool's own that nobody asked for.
+    pub fn starts(&self) -> u64 {
+        self.shared.state().starts
     }
 
     /// Waits until the program asks nothing of the server, for it may still be looking after the
@@ -271,7 +272,10 @@ struct State {
     /// Traps whose round trip has not come.
     armed: Vec<Arc<Core>>,
     delay: Duration,
+    /// Connections that were accepted.
     connections: u64,
+    /// Sessions that have begun on them.
+    starts: u64,
     /// Open sessions by connection, with their server process once it is known.
     sessions: BTreeMap<u64, i32>,
     /// The same of those whose program is gone, until it is decided whether they are kept.
@@ -283,6 +287,17 @@ struct State {
 impl State {
     fn pids(&self) -> Vec<i32> {
         self.sessions.values().copied().collect()
+    }
+
+    fn begin(&mut self) -> Begun {
+        self.begun += 1;
+        let now = self.begun;
+        let traps = self.armed.extract_if(.., |trap| trap.target == now);
+        Begun {
+            number: now - self.armed_at,
+            traps: traps.collect(),
+            delay: self.delay,
+        }
     }
 }
 
@@ -317,17 +332,14 @@ impl Shared {
 
     /// A round trip begins.
     pub(super) fn begin(&self) -> Begun {
+        self.state().begin()
+    }
+
+    /// The round trip begins that starts a session.
+    pub(super) fn start(&self) -> Begun {
         let mut state = self.state();
-        state.begun += 1;
-        let now = state.begun;
-        Begun {
-            number: now - state.armed_at,
-            traps: state
-                .armed
-                .extract_if(.., |trap| trap.target == now)
-                .collect(),
-            delay: state.delay,
-        }
+        state.starts += 1;
+        state.begin()
     }
 
     /// The server will answer what the program has sent.

@@ -123,7 +123,7 @@ impl Session {
                 Some(Opening::Session(length)) => break length,
             }
         };
-        let begun = self.shared.begin();
+        let begun = self.shared.start();
         if self.shared.is_observed() {
             self.report(begun.number, "connect".to_owned());
         }
