@@ -31,7 +31,7 @@ const SHOWN: &str = "mail-before-commit";
 
 /// Orders of one run, and the round trips at which they are cut, in turn.
 const ORDERS: usize = 48;
-const ROUND_TRIPS: usize = 6;
+const ROUND_TRIPS: usize = 4;
 
 /// How long effects behind an answer are waited for.
 const EFFECTS: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ async fn narrate(stage: Stage) -> Result<(), BoxError> {
     stage.timeline(&events);
 
     stage.say(format!(
-        "Now {ORDERS} customers place one order each, and the connection to the database is cut while it is stored: before or after one of its first six round trips. Nobody tries again.",
+        "Now {ORDERS} customers place one order each, and the connection to the database is cut while it is stored: before or after one of its first four round trips. Nobody tries again.",
     ));
     let progress = stage.progress((RUNS.len() + 1) * ORDERS, "orders");
     let mut table = Table::new([

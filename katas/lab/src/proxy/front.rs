@@ -212,7 +212,8 @@ impl Front {
         self.shared.mode.send_modify(|mode| mode.closed = false);
     }
 
-    /// Delays each round trip that begins from now on by this, before it is forwarded.
+    /// Delays each round trip that begins from now on by this, before it is forwarded. One that
+    /// runs nothing has no beginning here, and no delay.
     pub fn delay(&self, delay: Duration) {
         self.shared.state().delay = delay;
     }
