@@ -161,8 +161,8 @@ impl Agenda {
 /// it has reached the server, and when all but its Sync has. Returns how many points there were, as
 /// a note; the number differs from run to run and is never compared.
 ///
-/// `warm` is called once for each of the two instances, so that connecting and preparing do not
-/// count as points. The scene is given both instances and a point; it makes its rows, calls
+/// `warm` is called once for each of the two instances, so that connecting does not count as a
+/// point. The scene is given both instances and a point; it makes its rows, calls
 /// [`Interleaving::play`], judges its invariant and gives back what `play` reached. All scenes share
 /// a database, so each needs new ids or puts back what it used; what it asks beside `play` is best
 /// asked of the second instance, whose round trips are not counted.

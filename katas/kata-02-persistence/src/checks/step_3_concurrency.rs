@@ -12,7 +12,7 @@ use super::{
     writes,
 };
 
-/// One transfer on each instance, so that connecting and preparing do not count as hold points.
+/// One transfer on each instance, so that connecting does not count as a hold point.
 async fn warm(stage: Lab, program: Instance) -> Judged {
     let from = open(&stage, &program, 10).await?;
     let to = open(&stage, &program, 0).await?;

@@ -149,7 +149,7 @@ async fn is_refused(at: &Instance, id: &str, reply: &Reply, what: &str, stays: &
     )
 }
 
-/// A first write on each instance, so that connecting and preparing do not count as hold points.
+/// A first write on each instance, so that connecting does not count as a hold point.
 async fn warm(stage: Lab, program: Instance) -> Judged {
     let (id, tag) = create(&stage, &program, &json!({ "n": 0 })).await?;
     put(&program, &id, &json!({ "n": 1 }), &tag).send().await?;

@@ -5,10 +5,10 @@
 //! the protocol's framing and nothing of SQL.
 //!
 //! *A round trip* begins with the first frame after the last Sync or Query, and ends with the
-//! server's ReadyForQuery. The start of a session, authentication included, is one. A driver may
-//! take two where another takes one (prepare, then run), and a pool opens connections when it
-//! likes: so the number of round trips is found by going on until a trap no longer springs, and it
-//! is never compared.
+//! server's ReadyForQuery. The start of a session, authentication included, is one; a Sync alone, or a
+//! statement that is only prepared, is none. A driver may take two where another takes one, and a
+//! pool opens connections when it likes: so the number of round trips is found by going on until a
+//! trap no longer springs, and it is never compared.
 
 mod frame;
 mod front;

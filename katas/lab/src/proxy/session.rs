@@ -192,8 +192,8 @@ impl Session {
         let mut gate = self.gate.clone();
         let mut scanner = Scanner::default();
         let mut telling = Telling::default();
-        // Where in the buffer the frames begin that are not forwarded yet.
-        let mut kept = None;
+        // Where in the buffer the frames begin that may belong to a round trip that counts.
+        let mut undecided = None;
         loop {
             while let Some(frame) = scanner.next(&buffer, look_up)? {
                 if frame.tag == b'X' && self.is_over() {
@@ -204,10 +204,10 @@ impl Session {
                     self.wake.notify_one();
                 }
                 if sent.undecided {
-                    kept.get_or_insert(frame.at);
+                    undecided.get_or_insert(frame.at);
                     continue;
                 }
-                let begin = kept.take().unwrap_or(frame.at);
+                let begin = undecided.take().unwrap_or(frame.at);
                 if !sent.pauses() {
                     continue;
                 }
@@ -220,11 +220,11 @@ impl Session {
                     trap.released().await;
                 }
             }
-            let free = kept.unwrap_or(scanner.walked());
+            let free = undecided.unwrap_or(scanner.walked());
             gate.pass(server, &buffer[..free]).await?;
             buffer.drain(..free);
             scanner.drained(free);
-            kept = kept.map(|_| 0);
+            undecided = undecided.map(|_| 0);
             if self.program.read(&mut buffer).await? == 0 {
                 return Ok(());
             }

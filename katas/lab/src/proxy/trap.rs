@@ -21,7 +21,7 @@ pub struct RoundTrip(pub u64);
 /// Where in a round trip a connection is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Point {
-    /// Nothing of it has reached the server.
+    /// Nothing of it has reached the server, but what the program has prepared and flushed before.
     Early,
     /// All but its Sync has reached the server, and the server has worked on it: the statement has
     /// run, holds its locks and is not committed. Only the extended protocol has such a point.

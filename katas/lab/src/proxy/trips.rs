@@ -140,7 +140,7 @@ pub(super) struct Sent {
     pub(super) asks: bool,
     /// Whether its round trip counts is not known yet: keep it, with all that follows.
     pub(super) undecided: bool,
-    /// The frame, or the first one that was kept, begins a round trip of this number.
+    /// The frame, or the first undecided one before it, begins a round trip of this number.
     pub(super) begins: Option<u64>,
     pub(super) delay: Duration,
     /// Hold before it.
