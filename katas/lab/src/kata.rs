@@ -276,9 +276,14 @@ impl Variant {
         Self::new(SLOWED, "on a slow machine", Kind::Alternative, slow)
     }
 
+    /// Whether it is another variant on a slow machine, see [`Variant::slowed`].
+    pub(crate) fn is_slowed(&self) -> bool {
+        self.id == SLOWED
+    }
+
     /// Whether its code is in a file of its own.
     pub(crate) fn has_a_file(&self) -> bool {
-        self.id != SLOWED
+        !self.is_slowed()
     }
 
     /// The learner's own.
@@ -321,6 +326,11 @@ impl Kata {
             .iter()
             .enumerate()
             .flat_map(|(index, step)| step.checks.iter().map(move |check| (index + 1, check)))
+    }
+
+    /// Whether one of its checks needs the machine for itself.
+    pub(crate) fn has_to_be_alone(&self) -> bool {
+        self.checks().any(|(_, check)| check.alone)
     }
 
     /// A variant by its id.

@@ -68,6 +68,15 @@ impl Session {
         }
     }
 
+    /// The same with limits of its own: for who waits and hardly computes, so that nobody stands in
+    /// line behind it.
+    pub(crate) fn apart(&self) -> Self {
+        Self {
+            limits: Arc::new(Limits::of(&self.kata)),
+            ..self.with_seed(self.seed)
+        }
+    }
+
     /// The same with another seed. Both keep to the same limits together, so that repeats may
     /// overlap.
     pub fn with_seed(&self, seed: u64) -> Self {

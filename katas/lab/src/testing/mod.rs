@@ -70,7 +70,7 @@ pub fn main_with(kata: Kata, extra: Vec<Trial>) -> ExitCode {
     let mut all = extra;
     all.extend(trials(&bench));
     // What has to be alone waits for all that is under way: once, if all of it is.
-    let threads = match bench.kata.checks().any(|(_, check)| check.alone) {
+    let threads = match bench.kata.has_to_be_alone() {
         true => all.len(),
         false => THREADS,
     };
@@ -178,10 +178,13 @@ fn trials(bench: &Arc<Bench>) -> Vec<Trial> {
             Err(Failed::from(mistakes.join("\n")))
         }
     })];
-    // What waits longest begins first: the flaws that late steps find show in what never comes. Who is
-    // judged by everything computes meanwhile.
+    // What waits longest begins first: who is slow, then the flaws that late steps find, which show in
+    // what never comes. Who is judged by everything computes meanwhile.
     let mut order: Vec<_> = kata.variants.iter().enumerate().rev().collect();
-    order.sort_by_key(|(_, variant)| Reverse(steps_of(&kata, variant).last().copied()));
+    order.sort_by_key(|(_, variant)| {
+        let last = steps_of(&kata, variant).last().copied();
+        Reverse((variant.is_slowed(), last))
+    });
     for (index, variant) in order {
         if variant.kind == Kind::Exercise {
             continue;
@@ -234,11 +237,15 @@ fn steps_of(kata: &Kata, variant: &Variant) -> BTreeSet<usize> {
 /// That it passes the rest is left to the whole matrix, since a test run has to be short: a check that
 /// asks too much is found by the reference and the alternatives.
 async fn proves(bench: &Bench, variant: usize) -> Result<Completion, Failed> {
-    let session = match bench.session().await {
+    let mut session = match bench.session().await {
         Ok(session) => session,
         Err(completion) => return completion,
     };
     let variant = &bench.kata.variants[variant];
+    // Not where a check has to be alone: it would not hear of who runs under other limits.
+    if variant.is_slowed() && !bench.kata.has_to_be_alone() {
+        session = Arc::new(session.apart());
+    }
     let steps = steps_of(&bench.kata, variant);
     let is_whole = is_set(WHOLE_MATRIX) || steps.is_empty();
     let checks = checks_where(&bench.kata, |step| is_whole || steps.contains(&step));
