@@ -23,6 +23,7 @@ use std::{
 
 use futures::StreamExt;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use shared::services::ServiceError;
 use tokio::{runtime::Runtime, sync::OnceCell};
 
 use crate::{
@@ -93,20 +94,24 @@ pub fn texts(kata: Kata) -> Vec<Trial> {
     trials
 }
 
+/// What a trial ends with for want of a service: left out if it is not on this machine and need not be.
+pub fn without(error: &ServiceError) -> Result<Completion, Failed> {
+    let why = error.to_string();
+    match error.is_missing() && !is_set(REQUIRE_SERVICES) {
+        true => Ok(Completion::ignored_with(
+            why.lines().next().unwrap_or_default(),
+        )),
+        false => Err(Failed::from(why)),
+    }
+}
+
 /// What all trials share. Nothing is started before the first trial that needs it, so that a
 /// filter or `--list` costs nothing.
 struct Bench {
     kata: Arc<Kata>,
     seed: u64,
     runtime: OnceLock<Runtime>,
-    session: OnceCell<Result<Arc<Session>, Missing>>,
-}
-
-/// Why there are no services.
-#[derive(Debug, Clone)]
-struct Missing {
-    why: String,
-    is_missing: bool,
+    session: OnceCell<Result<Arc<Session>, ServiceError>>,
 }
 
 impl Bench {
@@ -131,28 +136,20 @@ impl Bench {
 
     /// The session, or what a trial ends with without one.
     async fn session(&self) -> Result<Arc<Session>, Result<Completion, Failed>> {
-        let open = async || match Grounds::open(&self.kata.given).await {
-            Ok(grounds) => Ok(Arc::new(Session::new(
-                self.kata.clone(),
+        let open = async || {
+            let grounds = Grounds::open(&self.kata.given).await?;
+            let kata = self.kata.clone();
+            Ok(Arc::new(Session::new(
+                kata,
                 grounds,
                 self.seed,
                 START_TIMEOUT,
-            ))),
-            Err(error) => Err(Missing {
-                is_missing: error.is_missing(),
-                why: error.to_string(),
-            }),
+            )))
         };
-        let session = self.session.get_or_init(open).await;
-        session.clone().map_err(
-            |missing| match missing.is_missing && !is_set(REQUIRE_SERVICES) {
-                true => {
-                    let first = missing.why.lines().next().unwrap_or_default();
-                    Ok(Completion::ignored_with(first))
-                }
-                false => Err(Failed::from(missing.why)),
-            },
-        )
+        match self.session.get_or_init(open).await {
+            Ok(session) => Ok(session.clone()),
+            Err(error) => Err(without(error)),
+        }
     }
 
     fn close(&self) {

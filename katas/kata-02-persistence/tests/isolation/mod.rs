@@ -2,6 +2,8 @@
 //!
 //! `ISOLATION_REPEATS=20` measures each matrix so often.
 
+use std::{future::Future, process::Command};
+
 use kata_02_persistence::isolation::{
     anomalies::ANOMALIES,
     cell::Cell,
@@ -9,8 +11,13 @@ use kata_02_persistence::isolation::{
     server::{Address, Level, Server},
     table::{self, Matrix},
 };
-use kata_lab::serializability::{Anomaly, findings};
+use kata_lab::{
+    serializability::{Anomaly, findings},
+    testing::without,
+};
+use libtest_mimic::{Completion, Failed, Trial};
 use shared::services::{MariaDb, Options, Postgres, ServiceError};
+use tokio::runtime::Runtime;
 
 /// PostgreSQL: read committed, repeatable read (which is snapshot isolation), serializable.
 ///
@@ -76,24 +83,60 @@ const MARIADB: &[[&str; 5]] = &[
     ],
 ];
 
+/// The trials, for `tests/kata.rs`.
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        on_a_server(
+            "PostgreSQL is what the literature says",
+            postgresql_is_what_the_literature_says,
+        ),
+        on_a_server(
+            "MariaDB is what the literature says",
+            mariadb_is_what_the_literature_says,
+        ),
+        on_a_server(
+            "random transactions are serializable only where the server says so",
+            random_transactions_are_serializable_only_where_the_server_says_so,
+        ),
+        on_a_server(
+            "nothing of ours stays on a server",
+            nothing_of_ours_stays_on_a_server,
+        ),
+        on_a_server(
+            "a script reads as columns of sessions",
+            a_script_reads_as_columns_of_sessions,
+        ),
+        Trial::test(
+            "isolation: a wrong address is one clear error without a password",
+            a_wrong_address_is_one_clear_error_without_a_password,
+        ),
+        Trial::test(
+            "isolation: wrong words end with one message and exit code 2",
+            wrong_words_end_with_one_message_and_exit_code_2,
+        ),
+    ]
+}
+
+/// A trial on a server of its own, ignored if that is not here and need not be.
+fn on_a_server<T>(name: &str, test: fn() -> T) -> Trial
+where
+    T: Future<Output = Result<(), ServiceError>> + 'static,
+{
+    Trial::ignorable_test(format!("isolation: {name}"), move || {
+        match Runtime::new()?.block_on(test()) {
+            Ok(()) => Ok(Completion::Completed),
+            Err(error) => without(&error),
+        }
+    })
+}
+
 fn repeats() -> usize {
     let asked = std::env::var("ISOLATION_REPEATS").ok();
     asked.and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
-/// The service, or none if it is not here and need not be.
-fn here<T>(service: Result<T, ServiceError>) -> Option<T> {
-    match service {
-        Ok(service) => Some(service),
-        Err(error) if error.is_missing() && std::env::var_os("KATA_REQUIRE_SERVICES").is_none() => {
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
-
-async fn postgres() -> Option<Postgres> {
-    here(Postgres::find_or_start(&Options::from_env()).await)
+async fn postgres() -> Result<Postgres, ServiceError> {
+    Postgres::find_or_start(&Options::from_env()).await
 }
 
 async fn on(postgres: &Postgres) -> Server {
@@ -119,22 +162,16 @@ async fn expect<const N: usize>(server: &Server, golden: &[[&str; N]]) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn postgresql_is_what_the_literature_says() {
-    let Some(postgres) = postgres().await else {
-        return;
-    };
+async fn postgresql_is_what_the_literature_says() -> Result<(), ServiceError> {
+    let postgres = postgres().await?;
     let server = on(&postgres).await;
     expect(&server, POSTGRES).await;
     server.close().await.unwrap();
-    postgres.close().await.unwrap();
+    postgres.close().await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn mariadb_is_what_the_literature_says() {
-    let Some(mariadb) = here(MariaDb::start().await) else {
-        return;
-    };
+async fn mariadb_is_what_the_literature_says() -> Result<(), ServiceError> {
+    let mariadb = MariaDb::start().await?;
     let server = Server::open(Address::MySql(mariadb.admin_options()))
         .await
         .unwrap();
@@ -149,14 +186,12 @@ async fn mariadb_is_what_the_literature_says() {
         );
     }
     server.close().await.unwrap();
-    mariadb.close().await.unwrap();
+    mariadb.close().await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn random_transactions_are_serializable_only_where_the_server_says_so() {
-    let Some(postgres) = postgres().await else {
-        return;
-    };
+async fn random_transactions_are_serializable_only_where_the_server_says_so()
+-> Result<(), ServiceError> {
+    let postgres = postgres().await?;
     let server = on(&postgres).await;
     for seed in 0..repeats() as u64 {
         let mut found = Vec::new();
@@ -185,14 +220,11 @@ async fn random_transactions_are_serializable_only_where_the_server_says_so() {
         assert_eq!(found[2], [], "seed {seed}");
     }
     server.close().await.unwrap();
-    postgres.close().await.unwrap();
+    postgres.close().await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_ours_stays_on_a_server() {
-    let Some(postgres) = postgres().await else {
-        return;
-    };
+async fn nothing_of_ours_stays_on_a_server() -> Result<(), ServiceError> {
+    let postgres = postgres().await?;
     let pool = sqlx::PgPool::connect_with(postgres.admin_options())
         .await
         .unwrap();
@@ -216,14 +248,11 @@ async fn nothing_of_ours_stays_on_a_server() {
     drop(other);
     assert_eq!(count().await, 0);
     pool.close().await;
-    postgres.close().await.unwrap();
+    postgres.close().await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_script_reads_as_columns_of_sessions() {
-    let Some(postgres) = postgres().await else {
-        return;
-    };
+async fn a_script_reads_as_columns_of_sessions() -> Result<(), ServiceError> {
+    let postgres = postgres().await?;
     let server = on(&postgres).await;
     let anomaly = ANOMALIES
         .iter()
@@ -246,20 +275,20 @@ async fn a_script_reads_as_columns_of_sessions() {
         "{text}"
     );
     server.close().await.unwrap();
-    postgres.close().await.unwrap();
+    postgres.close().await
 }
 
-#[test]
-fn a_wrong_address_is_one_clear_error_without_a_password() {
+fn a_wrong_address_is_one_clear_error_without_a_password() -> Result<(), Failed> {
     let error = Address::parse("oracle://scott:tiger@host").unwrap_err();
     assert!(!error.to_string().contains("tiger"));
     let error = Address::parse("postgres://a:secret@host:port/x").unwrap_err();
     assert!(!error.to_string().contains("secret"), "{error}");
+    Ok(())
 }
 
 /// Exit code and everything printed.
 fn typed(words: &[&str]) -> (Option<i32>, String) {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_kata-02-persistence"))
+    let output = Command::new(env!("CARGO_BIN_EXE_kata-02-persistence"))
         .args(words)
         .output()
         .expect("the program was built for this test");
@@ -270,8 +299,7 @@ fn typed(words: &[&str]) -> (Option<i32>, String) {
     )
 }
 
-#[test]
-fn wrong_words_end_with_one_message_and_exit_code_2() {
+fn wrong_words_end_with_one_message_and_exit_code_2() -> Result<(), Failed> {
     let cases: [(&[&str], &str); 5] = [
         (&["anomaly", "bit-rot"], "write-skew-on-predicates"),
         (&["anomaly"], "<ANOMALY>"),
@@ -299,4 +327,5 @@ fn wrong_words_end_with_one_message_and_exit_code_2() {
     for verb in ["isolation", "anomaly", "histories", "check"] {
         assert!(help.contains(verb), "{help}");
     }
+    Ok(())
 }
