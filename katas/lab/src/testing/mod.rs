@@ -232,7 +232,8 @@ fn steps_of(kata: &Kata, variant: &Variant) -> BTreeSet<usize> {
 /// declare fails the trial.
 ///
 /// That it passes the rest is left to the whole matrix, since a test run has to be short: a check that
-/// asks too much is found by the reference and the alternatives.
+/// asks too much is found by the reference and the alternatives. So is who is slow where a check has to
+/// be alone: it would be alone for seconds.
 async fn proves(bench: &Bench, variant: usize) -> Result<Completion, Failed> {
     let mut session = match bench.session().await {
         Ok(session) => session,
@@ -244,8 +245,11 @@ async fn proves(bench: &Bench, variant: usize) -> Result<Completion, Failed> {
         session = Arc::new(session.apart());
     }
     let steps = steps_of(&bench.kata, variant);
-    let is_whole = is_set(WHOLE_MATRIX) || steps.is_empty();
-    let checks = checks_where(&bench.kata, |step| is_whole || steps.contains(&step));
+    let is_whole = is_set(WHOLE_MATRIX);
+    let checks = checks_where(&bench.kata, |step, check| {
+        let is_about_it = steps.is_empty() || steps.contains(&step);
+        is_whole || is_about_it && !(variant.is_slowed() && check.alone)
+    });
     let outcomes = judge(&session, variant, checks).await;
     let records: Vec<_> = outcomes.into_iter().map(Record::from).collect();
     let said: Vec<_> = records
@@ -274,7 +278,7 @@ async fn stands(bench: &Bench, step: usize) -> Result<Completion, Failed> {
     };
     let exercise = bench.kata.exercise();
     // One step's checks only: with a filter the others need not run.
-    let checks = checks_where(&bench.kata, |of| of == step);
+    let checks = checks_where(&bench.kata, |of, _| of == step);
     let outcomes = judge(&session, exercise, checks).await;
     let records: Vec<_> = outcomes.into_iter().map(Record::from).collect();
     let of = |kind: VerdictKind| records.iter().filter(move |record| record.verdict == kind);
@@ -301,9 +305,9 @@ async fn stands(bench: &Bench, step: usize) -> Result<Completion, Failed> {
     }
 }
 
-fn checks_where(kata: &Kata, is_asked: impl Fn(usize) -> bool) -> Vec<(usize, Check)> {
+fn checks_where(kata: &Kata, is_asked: impl Fn(usize, &Check) -> bool) -> Vec<(usize, Check)> {
     kata.checks()
-        .filter(|(step, _)| is_asked(*step))
+        .filter(|(step, check)| is_asked(*step, check))
         .map(|(step, check)| (step, check.clone()))
         .collect()
 }
