@@ -1,6 +1,6 @@
 //! The isolation laboratory: what it measures is what the literature says, every time.
 //!
-//! `ISOLATION_REPEATS=20` measures each matrix so often.
+//! `ISOLATION_REPEATS=20 cargo test -p kata-02-persistence isolation` measures each matrix so often.
 
 use std::{future::Future, process::Command};
 
