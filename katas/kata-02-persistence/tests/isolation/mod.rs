@@ -2,6 +2,11 @@
 //!
 //! `ISOLATION_REPEATS=20 cargo test -p kata-02-persistence isolation` measures each matrix so often.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests; the lint's exception for tests knows only those of the built-in harness"
+)]
+
 use std::{future::Future, process::Command};
 
 use kata_02_persistence::isolation::{
