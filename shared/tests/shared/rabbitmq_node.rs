@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use shared::queue::{ConnectOptions, connect};
-use shared::services::guard::{Guarded, Program};
+use shared::services::guard::{Guarded, Program, Signal};
 use tempfile::TempDir;
 
 use crate::server;
@@ -74,10 +74,12 @@ impl Node {
     ///
     /// A quorum queue is known after that only if its name had reached the disk, which RabbitMQ 3.10
     /// lets happen a second or so after it was declared: a younger one is there afterwards and takes
-    /// nothing. What is promised is about messages, so queues are given that second.
+    /// nothing. What is promised is about messages, so queues are given that second. The node stands
+    /// still from the last look to the kill: else one may be declared between the two, and leave a
+    /// folder that is never registered.
     pub(crate) async fn crash_and_restart(&self) {
         until("the queues are on disk", || {
-            self.has_registered_its_queues()
+            self.has_registered_its_queues() && self.stands_still_with_its_queues_registered()
         })
         .await;
         drop(self.running().take());
@@ -88,6 +90,22 @@ impl Node {
         })
         .await;
         self.run().await.unwrap();
+    }
+
+    /// If they are not, it goes on.
+    fn stands_still_with_its_queues_registered(&self) -> bool {
+        self.signal(Signal::STOP);
+        let is_registered = self.has_registered_its_queues();
+        if !is_registered {
+            self.signal(Signal::CONT);
+        }
+        is_registered
+    }
+
+    fn signal(&self, signal: Signal) {
+        let running = self.running();
+        let process = running.as_ref().expect("it was started");
+        process.signal_group(signal).unwrap();
     }
 
     fn has_registered_its_queues(&self) -> bool {
