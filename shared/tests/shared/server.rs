@@ -1,6 +1,8 @@
 //! Programs that serve on loopback ports.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use shared::services::guard::{Guarded, OnOrphaned, Output, Program};
@@ -52,10 +54,22 @@ where
     }
 }
 
+/// Below the range from which the system chooses for whoever does not care: a server that is killed
+/// would find its port given away when it comes back. And below the katas' own range.
 fn free_ports<const N: usize>() -> [u16; N] {
-    // All at once, so that they differ.
-    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    const FIRST: u16 = 10_000;
+    const PORTS: u16 = 10_000;
+    static NEXT: LazyLock<AtomicU16> =
+        LazyLock::new(|| AtomicU16::new(rand::random_range(0..PORTS)));
+    let next = || FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS;
+    [(); N].map(|()| {
+        loop {
+            let port = next();
+            if is_free(port) {
+                return port;
+            }
+        }
+    })
 }
 
 /// Whether nobody listens there.
