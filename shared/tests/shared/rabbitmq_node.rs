@@ -126,6 +126,7 @@ impl Node {
             .env("HOME", self.folder.path())
             .env("ERL_EPMD_PORT", self.epmd.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("ERL_CRASH_DUMP_SECONDS", "0")
             .env("RABBITMQ_NODENAME", NAME)
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODE_PORT", self.amqp.to_string())
