@@ -1,7 +1,7 @@
 //! The smallest kata: it shows how one is put together, and the lab's own tests drive it.
 //!
-//! A turnstile counts people. The same ticket counts once, also when it is shown many times at
-//! once. What a learner and a shell would do is played by variables:
+//! A turnstile counts people whose tickets are approved. The same ticket counts once, also when it
+//! is shown many times at once. What a learner and a shell would do is played by variables:
 //!
 //! - `TURNSTILE_EXERCISE`: `1` and `2` for a learner who has done so many steps, `broken` for one
 //!   whose second step is wrong, `ends` for one whose code does not even start;
@@ -12,6 +12,7 @@
 
 use std::{
     collections::HashSet,
+    pin::pin,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -23,11 +24,14 @@ use axum::{
     routing::{get, post},
 };
 use kata_lab::{
-    App, BoxError, BoxFuture, Env, Given, Judged, Kata, Kind, Lab, Promise, Step, Variant, check,
-    experiment::Stage, report::Table,
+    App, BoxError, BoxFuture, Env, Given, Instance, Judged, Kata, Kind, Lab, Promise, Step,
+    Variant, check, experiment::Stage, report::Table,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+
+/// How many come at once.
+const CROWD: usize = 20;
 
 fn main() -> ExitCode {
     match std::env::var("TURNSTILE_AS").as_deref() {
@@ -41,12 +45,13 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn program() -> ExitCode {
     let port = std::env::var("PORT").expect("the lab gives a port");
+    let approval_url = std::env::var("APPROVAL_URL").expect("the lab gives approvals");
     let way = match std::env::var("TURNSTILE_EXERCISE").as_deref() {
         Ok("broken") => Way::CheckThenAct,
         _ => Way::Insert,
     };
     println!("a turnstile on port {port}");
-    let routes = routes(way).route("/health", get(async || StatusCode::OK));
+    let routes = routes(way, approval_url).route("/health", get(async || StatusCode::OK));
     let listener = TcpListener::bind(format!("127.0.0.1:{port}"))
         .await
         .expect("a free port");
@@ -65,12 +70,13 @@ fn kata() -> Kata {
         name: std::env::var("TURNSTILE_NAME").map_or("kata-99-turnstile", |name| name.leak()),
         title: "turnstile",
         promise: "one ticket, one person",
-        readme: "# Turnstile\n\n## The contract\n\n`POST /enter {ticket}` → 200 `{people}`.\n\n## Next\n",
-        readme_es: "# Torniquete\n\n## El contrato\n\n`POST /enter {ticket}` → 200 `{people}`.\n",
+        readme: "# Turnstile\n\n## The contract\n\n`POST /enter {ticket}` → 200 `{people}`, once `POST $APPROVAL_URL/approvals {sku, quantity: 1}` was answered with 204 for this ticket.\n\n## Next\n",
+        readme_es: "# Torniquete\n\n## El contrato\n\n`POST /enter {ticket}` → 200 `{people}`, cuando `POST $APPROVAL_URL/approvals {sku, quantity: 1}` ha respondido 204 para este billete.\n",
         exercise_file: "katas/lab/examples/turnstile.rs",
         given: Given {
             database: true,
             payment_provider: true,
+            approvals: true,
             variables: &[("TICKET_TTL_MS", 15_000)],
             ..Given::default()
         },
@@ -105,25 +111,30 @@ fn kata() -> Kata {
             },
         ],
         variants: vec![
-            Variant::new("reference", "reference", Kind::Reference, |_| {
-                app(Way::Insert)
+            Variant::new("reference", "reference", Kind::Reference, |env| {
+                app(Way::Insert, env)
             }),
-            Variant::new("waits", "waits", Kind::Alternative, |_| app(Way::Waits)),
+            Variant::new("waits", "waits", Kind::Alternative, |env| {
+                app(Way::Waits, env)
+            }),
             Variant::new(
                 "check-then-act",
                 "check then act",
                 Kind::Flawed(&["counts_once_under_concurrency"]),
-                |_| app(Way::CheckThenAct),
+                |env| app(Way::CheckThenAct, env),
             ),
             Variant::new(
                 "counts-calls",
                 "counts calls",
                 Kind::Flawed(&["counts_a_ticket_once", "counts_once_under_concurrency"]),
-                |_| app(Way::CountsCalls),
+                |env| app(Way::CountsCalls, env),
             ),
-            Variant::new("always-one", "always one", Kind::Flawed(always_one), |_| {
-                app(Way::AlwaysOne)
-            }),
+            Variant::new(
+                "always-one",
+                "always one",
+                Kind::Flawed(always_one),
+                |env| app(Way::AlwaysOne, env),
+            ),
             Variant::new("exercise", "yours", Kind::Exercise, exercise),
         ],
         curl: &["curl -s $URL/enter --json '{\"ticket\": \"a\"}'"],
@@ -148,31 +159,48 @@ struct Gate {
     way: Way,
     tickets: Arc<Mutex<(HashSet<String>, usize)>>,
     turn: Arc<tokio::sync::Mutex<()>>,
+    http: reqwest::Client,
+    approval_url: String,
 }
 
-async fn exercise(_: Env) -> Result<App, BoxError> {
+async fn exercise(env: Env) -> Result<App, BoxError> {
     let done = std::env::var("TURNSTILE_EXERCISE").unwrap_or_default();
-    app(match done.as_str() {
+    let way = match done.as_str() {
         "1" => Way::FirstStep,
         "2" => Way::Insert,
         "broken" => Way::CheckThenAct,
         "ends" => return Err("the gate is locked".into()),
         _ => Way::NotStarted,
-    })
-    .await
+    };
+    app(way, env).await
 }
 
-async fn app(way: Way) -> Result<App, BoxError> {
-    Ok(App::new(routes(way)))
+async fn app(way: Way, env: Env) -> Result<App, BoxError> {
+    let approval_url = env.text("APPROVAL_URL")?.to_owned();
+    Ok(App::new(routes(way, approval_url)))
 }
 
-fn routes(way: Way) -> Router {
+fn routes(way: Way, approval_url: String) -> Router {
     let gate = Gate {
         way,
         tickets: Arc::default(),
         turn: Arc::default(),
+        http: reqwest::Client::new(),
+        approval_url,
     };
     Router::new().route("/enter", post(enter)).with_state(gate)
+}
+
+impl Gate {
+    async fn approve(&self, ticket: &str) -> Result<(), StatusCode> {
+        let approvals = format!("{}/approvals", self.approval_url);
+        let order = json!({ "sku": ticket, "quantity": 1 });
+        let answer = self.http.post(approvals).json(&order).send().await;
+        match answer.map(|answer| answer.status()) {
+            Ok(StatusCode::NO_CONTENT) => Ok(()),
+            _ => Err(StatusCode::BAD_GATEWAY),
+        }
+    }
 }
 
 async fn enter(
@@ -184,39 +212,33 @@ async fn enter(
         .ok_or(StatusCode::UNPROCESSABLE_ENTITY)?
         .to_owned();
     let state = || gate.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = state().0.contains(&ticket);
+    match gate.way {
+        Way::NotStarted => todo!("step 1: every ticket counts"),
+        Way::FirstStep if known => todo!("step 2: the same ticket counts once"),
+        _ if known => {}
+        // While this waits, others look too.
+        _ => gate.approve(&ticket).await?,
+    }
     let _turn = match gate.way {
         Way::Waits => Some(gate.turn.lock().await),
         _ => None,
     };
-    let known = state().0.contains(&ticket);
+    let mut state = state();
+    let is_new = state.0.insert(ticket);
+    state.1 += match gate.way {
+        Way::CheckThenAct => usize::from(!known),
+        Way::CountsCalls => 1,
+        _ => usize::from(is_new),
+    };
     let people = match gate.way {
-        Way::NotStarted => todo!("step 1: every ticket counts"),
-        Way::FirstStep if known => todo!("step 2: the same ticket counts once"),
         Way::AlwaysOne => 1,
-        Way::CountsCalls => {
-            state().1 += 1;
-            state().1
-        }
-        Way::CheckThenAct => {
-            if !known {
-                // Anything that is awaited here lets the others look too.
-                tokio::time::sleep(std::time::Duration::from_millis(30)).await;
-                let mut state = state();
-                state.0.insert(ticket);
-                state.1 += 1;
-            }
-            state().1
-        }
-        Way::Insert | Way::Waits | Way::FirstStep => {
-            let mut state = state();
-            state.0.insert(ticket);
-            state.0.len()
-        }
+        _ => state.1,
     };
     Ok(Json(json!({ "people": people })))
 }
 
-async fn people(gate: &kata_lab::Instance, actor: &str, ticket: &str) -> Judged<u64> {
+async fn people(gate: &Instance, actor: &str, ticket: &str) -> Judged<u64> {
     let sent = gate
         .post("/enter")
         .actor(actor)
@@ -255,17 +277,44 @@ async fn counts_a_ticket_once(lab: Lab) -> Judged<String> {
     Ok("2 calls".to_owned())
 }
 
+/// So many show one ticket at once: nobody is let in before all of them have asked.
+async fn crowd(lab: &Lab, gate: &Instance, actor: &str, ticket: &str) -> Judged {
+    let trap = lab.approvals().trap_sku(ticket);
+    let calls = (1..=CROWD).map(|n| {
+        let actor = format!("{actor} {n}");
+        async move { people(gate, &actor, ticket).await }
+    });
+    let mut calls = pin!(futures::future::try_join_all(calls));
+    let all_ask = async {
+        let mut asking = Vec::new();
+        while asking.len() < CROWD {
+            asking.push(trap.caught().await);
+        }
+    };
+    tokio::select! {
+        biased;
+        () = all_ask => {}
+        answers = &mut calls => {
+            let promise = Promise::new(
+                format!("{CROWD} × POST /enter with the same ticket at once; the approvals were held"),
+                "none is answered before it is approved",
+            );
+            return promise.broken(format!("all were answered: people: {:?}", answers?));
+        }
+    }
+    drop(trap);
+    calls.await.map(|_| ())
+}
+
 async fn counts_once_under_concurrency(lab: Lab) -> Judged {
     let gate = lab.start().await?;
     let ticket = lab.id("ticket");
-    let calls = (1..=20).map(|n| {
-        let (gate, ticket) = (gate.clone(), ticket.clone());
-        async move { people(&gate, &format!("request {n}"), &ticket).await }
-    });
-    futures::future::try_join_all(calls).await?;
+    crowd(&lab, &gate, "request", &ticket).await?;
     let last = people(&gate, "lab", &ticket).await?;
     let promise = Promise::new(
-        "20 × POST /enter with the same ticket at once, then once more",
+        format!(
+            "{CROWD} × POST /enter with the same ticket at once; the approvals were held until all had asked; then once more"
+        ),
         "people: 1",
     );
     promise.holds(last == 1, format!("people: {last}"))
@@ -283,11 +332,7 @@ fn experiment(stage: Stage) -> BoxFuture<Result<(), BoxError>> {
             let lab = lab.map_err(|stop| format!("{stop:?}"))?;
             let count = async {
                 let gate = lab.start().await?;
-                let calls = (1..=20).map(|n| {
-                    let gate = gate.clone();
-                    async move { people(&gate, &format!("person {n}"), "a").await }
-                });
-                futures::future::try_join_all(calls).await?;
+                crowd(&lab, &gate, "person", "a").await?;
                 people(&gate, "lab", "a").await
             };
             let count = count.await.map_err(|stop| format!("{stop:?}"))?;
