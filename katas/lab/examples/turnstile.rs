@@ -51,7 +51,9 @@ async fn program() -> ExitCode {
         _ => Way::Insert,
     };
     println!("a turnstile on port {port}");
-    let routes = routes(way, approval_url).route("/health", get(async || StatusCode::OK));
+    let routes = routes(way, approval_url)
+        .expect("an HTTP client")
+        .route("/health", get(async || StatusCode::OK));
     let listener = TcpListener::bind(format!("127.0.0.1:{port}"))
         .await
         .expect("a free port");
@@ -177,18 +179,18 @@ async fn exercise(env: Env) -> Result<App, BoxError> {
 
 async fn app(way: Way, env: Env) -> Result<App, BoxError> {
     let approval_url = env.text("APPROVAL_URL")?.to_owned();
-    Ok(App::new(routes(way, approval_url)))
+    Ok(App::new(routes(way, approval_url)?))
 }
 
-fn routes(way: Way, approval_url: String) -> Router {
+fn routes(way: Way, approval_url: String) -> Result<Router, BoxError> {
     let gate = Gate {
         way,
         tickets: Arc::default(),
         turn: Arc::default(),
-        http: reqwest::Client::new(),
+        http: reqwest::Client::builder().no_proxy().build()?,
         approval_url,
     };
-    Router::new().route("/enter", post(enter)).with_state(gate)
+    Ok(Router::new().route("/enter", post(enter)).with_state(gate))
 }
 
 impl Gate {
